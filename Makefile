@@ -1,0 +1,78 @@
+# Two commands do all the set-up on a machine with Python 3.11: `make run` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+BUF := $(VENV)/bin/buf
+export UV_COMPILE_BYTECODE = 1
+export UV_PYTHON_DOWNLOADS = never
+export MLFLOW_DISABLE_TELEMETRY = true
+
+PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
+GENERATED := service/gen
+
+.PHONY: run test check format bench bench-quick lock proto check-proto clean
+
+## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
+run: $(VENV)/.serve
+	$(PY) -m training starter --if-missing var/starter
+	$(PY) -m service --bundle var/starter --example
+
+## test: install everything, check the contract, style and types, and pass the tests
+test: check
+	$(PY) -m pytest
+
+check: $(VENV)/.dev check-proto
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/hadolint Dockerfile
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+## bench: server CPU per decision, as ratios against floors measured in the same run
+bench: $(VENV)/.dev
+	$(PY) -m tests.benchmarks --rounds 5
+
+bench-quick: $(VENV)/.dev
+	$(PY) -m tests.benchmarks --rounds 2 --calls 300
+
+$(VENV)/.uv: requirements/uv.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --require-hashes --requirement requirements/uv.lock
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.uv requirements/serve.lock
+	$(UV) pip install --quiet --python $(PY) --require-hashes --requirement requirements/serve.lock
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.uv requirements/dev.lock
+	$(UV) pip install --quiet --python $(PY) --require-hashes --requirement requirements/dev.lock
+	touch $@ $(VENV)/.serve
+
+## lock: resolve the dependencies of pyproject.toml again, with hashes and without addresses
+lock: $(VENV)/.uv
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" pyproject.toml --extra dev --output-file requirements/dev.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" pyproject.toml --constraint requirements/dev.lock --output-file requirements/serve.lock
+
+## proto: generate service/gen from the contract
+proto: $(VENV)/.dev
+	rm -rf $(GENERATED)/channelchoice
+	$(PY) -m grpc_tools.protoc -Iproto --python_out=$(GENERATED) --mypy_out=$(GENERATED) $(PROTOS)
+	$(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=$(GENERATED) --mypy_grpc_out=$(GENERATED) $(filter %_service.proto,$(PROTOS))
+	find $(GENERATED)/channelchoice -name '*.py*' -exec sed -i -E \
+	    -e 's/^(from|import) channelchoice\b/\1 service.gen.channelchoice/' {} +
+	touch $(GENERATED)/channelchoice/__init__.py $(GENERATED)/channelchoice/v1/__init__.py
+
+# The contract's own checks; `buf breaking` compares with the newest release tag, or with the first commit that has a contract.
+check-proto: $(VENV)/.dev
+	$(BUF) lint
+	sh requirements/../tests/contract/breaking.sh $(BUF)
+
+clean:
+	rm -rf $(VENV) var

@@ -1,0 +1,115 @@
+"""The eligible actions of one decision with what each is expected to earn.
+
+    incremental value = order margin x (P(order | send) - P(order | no send)) x relevance left at the send
+    net value         = incremental value - price x (1 + shadow price) - P(unsubscribe | send) x harm of an unsubscribe
+
+Relevance halves with each half-life of the message. No send is the first action and is worth nothing. Money is a float of micros
+here, as an expectation; only prices and payments are integers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.context import Context
+from models.eligibility import EligibleChannel
+from models.features import NO_SEND, Action
+from models.rules import Rules
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What the model believes of a list of actions: arrays of shape (n,), each a probability in [0, 1]."""
+
+    p_response: FloatArray
+    p_unsubscribe: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionTable:
+    """Eligible actions, the first of them no send, with their values. All arrays have shape (n,)."""
+
+    actions: tuple[Action, ...]
+    is_paid: NDArray[np.bool_]
+    price_micros: FloatArray
+    p_response: FloatArray
+    p_unsubscribe: FloatArray
+    uplift: FloatArray
+    incremental_micros: FloatArray
+    harm_micros: FloatArray
+    net_micros: FloatArray
+    shadow_price: float
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def keep(self, mask: NDArray[np.bool_]) -> "ActionTable":
+        """Return the table of the actions for which the mask, shape (n,), is true."""
+        arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
+        actions = tuple(action for action, kept in zip(self.actions, mask, strict=True) if kept)
+        return ActionTable(actions=actions, shadow_price=self.shadow_price, **arrays)
+
+
+_ARRAYS = (
+    "is_paid",
+    "price_micros",
+    "p_response",
+    "p_unsubscribe",
+    "uplift",
+    "incremental_micros",
+    "harm_micros",
+    "net_micros",
+)
+
+
+def list_actions(eligible: Sequence[EligibleChannel]) -> tuple[Action, ...]:
+    """Return no send and then every eligible channel with each of its slots."""
+    sends = [Action(channel=c.channel, send_time=slot.start) for c in eligible for slot in c.slots]
+    return (Action(channel=NO_SEND), *sends)
+
+
+def value_actions(
+    context: Context,
+    rules: Rules,
+    eligible: Sequence[EligibleChannel],
+    estimate: Estimate,
+    shadow_price: float = 0.0,
+) -> ActionTable:
+    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities."""
+    message = context.message
+    actions = list_actions(eligible)
+    counts = [len(c.slots) for c in eligible]
+    price = np.concatenate([[0.0], np.repeat([float(c.price_micros) for c in eligible], counts)])
+    is_paid = np.concatenate([[False], np.repeat([c.is_paid for c in eligible], counts).astype(bool)])
+    p_unsubscribe = estimate.p_unsubscribe.copy()
+    p_unsubscribe[0] = 0.0
+    uplift = estimate.p_response - estimate.p_response[0]
+    incremental = message.order_margin_micros * uplift * _relevance(context, actions)
+    harm = p_unsubscribe * rules.harm.unsubscribe
+    return ActionTable(
+        actions=actions,
+        is_paid=is_paid,
+        price_micros=price,
+        p_response=estimate.p_response,
+        p_unsubscribe=p_unsubscribe,
+        uplift=uplift,
+        incremental_micros=incremental,
+        harm_micros=harm,
+        net_micros=incremental - price * (1 + shadow_price) - harm,
+        shadow_price=shadow_price,
+    )
+
+
+def _relevance(context: Context, actions: Sequence[Action]) -> FloatArray:
+    half_life = context.message.relevance_half_life_seconds
+    if half_life is None:
+        return np.ones(len(actions))
+    start = (
+        max(context.message.earliest_time, context.decide_time) if context.step == 1 else context.message.earliest_time
+    )
+    lag = [0.0 if a.send_time is None else (a.send_time - start).total_seconds() for a in actions]
+    return np.exp2(-np.array(lag) / half_life)

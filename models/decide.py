@@ -1,0 +1,199 @@
+"""One decision, from its context to the action served. Pure: the same context, rules and bundle give the same choice, bit for bit."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.actions import ActionTable, Estimate, list_actions, value_actions
+from models.booster import BoosterError
+from models.bundle import Bundle
+from models.cascade import Step, plan
+from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
+from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible
+from models.features import Action
+from models.policies import GreedyFloor, Policy, RuleCascade, draw
+from models.rules import Rules
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded:
+    """Something that was missing when the decision was made."""
+
+    cause: DegradedCause
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was decided, why, and by which versions."""
+
+    verdict: Verdict
+    action: Action | None = None
+    slot: Slot | None = None
+    price_micros: int = 0
+    propensity: float = 1.0
+    suppressed: tuple[Suppressed, ...] = ()
+    steps: tuple[Step, ...] = ()
+    cascade_end: CascadeEnd | None = None
+    retry_time: datetime | None = None
+    policy: str = ""
+    bundle_version: str = ""
+    rules_name: str = ""
+    degraded: tuple[Degraded, ...] = ()
+    trainable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """The eligible actions with their values, and the probability of each, shape (n,)."""
+
+    table: ActionTable
+    probabilities: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The recorded act. `distribution` is None where there was nothing to choose from."""
+
+    context: Context
+    choice: Choice
+    distribution: Distribution | None = None
+
+
+def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
+    """Decide one step of one message for one customer."""
+    version = bundle.version if bundle is not None else ""
+    if context.message.category == "marketing" and is_held_out(context.customer.key, rules):
+        choice = Choice(
+            verdict=Verdict.HOLDOUT,
+            policy="holdout",
+            bundle_version=version,
+            rules_name=rules.name,
+            trainable=context.mode is Mode.LIVE,
+        )
+        return Decision(context=context, choice=choice)
+    found = find_eligible(context, rules)
+    if not found.eligible:
+        return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
+    estimate, degraded = _estimate(context, rules, bundle, found.eligible)
+    table = value_actions(context, rules, found.eligible, estimate)
+    suppressed = found.suppressed
+    policy: Policy = GreedyFloor(rules.policy.exploration_floor, rules.policy.exploration_limit)
+    by_order = bool(degraded) or context.message.is_owed
+    if by_order:
+        policy = RuleCascade(rules.cascade.order)
+        table = table.keep(np.array([a.send_time is not None for a in table.actions]))
+    else:
+        table, dear = _without_dear(table, rules)
+        suppressed += dear
+    probabilities = policy.distribution(table)
+    index = draw(probabilities, context.seed)
+    action = table.actions[index]
+    is_send = action.send_time is not None
+    end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and not is_send else None
+    choice = Choice(
+        verdict=Verdict.SEND if is_send else Verdict.DO_NOT_SEND,
+        action=action,
+        slot=_slot_of(found.eligible, action),
+        price_micros=int(table.price_micros[index]),
+        propensity=float(probabilities[index]),
+        suppressed=suppressed,
+        steps=plan(context, rules, table, action, by_order=by_order),
+        cascade_end=end,
+        policy=policy.name,
+        bundle_version=version,
+        rules_name=rules.name,
+        degraded=degraded,
+        trainable=context.mode is Mode.LIVE,
+    )
+    distribution = Distribution(table=table, probabilities=probabilities)
+    return Decision(context=context, choice=choice, distribution=distribution)
+
+
+def end_cascade(context: Context, rules: Rules, end: CascadeEnd) -> Decision:
+    """Return the decision that ends a cascade without a send."""
+    choice = Choice(verdict=Verdict.DO_NOT_SEND, cascade_end=end, policy="cascade_end", rules_name=rules.name)
+    return Decision(context=context, choice=choice)
+
+
+def is_held_out(customer_key: str, rules: Rules) -> bool:
+    """Tell whether a customer is in the holdout: a salted hash of the person, the same in every replica."""
+    if rules.holdout.share == 0:
+        return False
+    digest = hashlib.sha256(f"{rules.holdout.salt}\x1f{customer_key}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < rules.holdout.share
+
+
+def make_seed(request_id: str, step: int) -> int:
+    """Return the seed of a step's draw, a non-negative 63-bit integer that depends on nothing but the request."""
+    return int.from_bytes(hashlib.sha256(f"{request_id}\x1f{step}".encode()).digest()[:8]) >> 1
+
+
+def _nothing_eligible(context: Context, rules: Rules, suppressed: tuple[Suppressed, ...], version: str) -> Choice:
+    retries = [
+        s.retry_time for s in suppressed if s.retry_time is not None and s.retry_time < context.message.expire_time
+    ]
+    waits = [retry for retry in retries if _only_reason(retry, suppressed)]
+    end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and not waits else None
+    return Choice(
+        verdict=Verdict.DEFER if waits else Verdict.DO_NOT_SEND,
+        suppressed=suppressed,
+        retry_time=min(waits, default=None),
+        cascade_end=end,
+        policy="none_eligible",
+        bundle_version=version,
+        rules_name=rules.name,
+    )
+
+
+def _only_reason(retry: datetime, suppressed: tuple[Suppressed, ...]) -> bool:
+    """Tell whether waiting until then frees a channel: time is all that keeps it back."""
+    channels = {s.channel for s in suppressed if s.retry_time == retry}
+    return any(all(s.retry_time is not None for s in suppressed if s.channel == channel) for channel in channels)
+
+
+def _estimate(
+    context: Context, rules: Rules, bundle: Bundle | None, eligible: tuple[EligibleChannel, ...]
+) -> tuple[Estimate, tuple[Degraded, ...]]:
+    """Return the model's estimate; where there is none, zeros, and why."""
+    actions = list_actions(eligible)
+    rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
+    if bundle is not None:
+        try:
+            return bundle.estimate(context, actions, rates), ()
+        except BoosterError as error:
+            degraded = Degraded(cause=DegradedCause.SCORING_FAILED, detail=f"the rule cascade decided: {error}")
+    else:
+        degraded = Degraded(cause=DegradedCause.NO_BUNDLE, detail="no bundle is loaded; the rule cascade decided")
+    unsubscribe = np.array([rates.get(action.channel, 0.0) for action in actions])
+    return Estimate(p_response=np.zeros(len(actions)), p_unsubscribe=unsubscribe), (degraded,)
+
+
+def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[Suppressed, ...]]:
+    """Take out paid sends that cost more than a generous estimate of what they earn."""
+    ceiling = rules.policy.paid_optimism * np.maximum(table.incremental_micros, 0.0)
+    dear = table.is_paid & (table.price_micros > 0) & (table.price_micros >= ceiling)
+    if not dear.any():
+        return table, ()
+    suppressed: list[Suppressed] = []
+    kept_channels = {a.channel for a, gone in zip(table.actions, dear, strict=True) if not gone}
+    for channel in dict.fromkeys(a.channel for a, gone in zip(table.actions, dear, strict=True) if gone):
+        if channel not in kept_channels:
+            rows = [i for i, action in enumerate(table.actions) if action.channel == channel]
+            best = max(rows, key=lambda i: float(table.incremental_micros[i]))
+            earned, price = table.incremental_micros[best] / 1e6, table.price_micros[best] / 1e6
+            detail = f"adds {earned:.2f} of expected margin, costs {price:.2f}"
+            suppressed.append(Suppressed(channel=channel, reason=Reason.PRICE_ABOVE_VALUE, detail=detail))
+    return table.keep(~dear), tuple(suppressed)
+
+
+def _slot_of(eligible: tuple[EligibleChannel, ...], action: Action) -> Slot | None:
+    if action.send_time is None:
+        return None
+    slots = next(c.slots for c in eligible if c.channel == action.channel)
+    return next(slot for slot in slots if slot.start == action.send_time)

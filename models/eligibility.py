@@ -1,0 +1,262 @@
+"""Which channels may be used, when, and why the others may not.
+
+A channel is eligible where at least one send slot passes every rule: consent, reachability, pause, content, price limit, quiet
+hours in the customer's zone, rolling-window caps, and the time between `not_before` and `expire_time`. Every channel that is not
+eligible is suppressed with each reason that holds, and with the moment from which it may be eligible where there is one.
+
+Caps are true rolling windows: no interval of the window's length may hold more messages than the limit. A message is counted at
+the edge of its slip window nearest to the other, so the cap holds wherever in its window each one is really sent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from models import local_time
+from models.context import ChannelOption, Contact, Context, Reason
+from models.prices import send_price
+from models.rules import QuietHours, Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """When a message may be sent: from `start`, and up to `end` it is still as decided."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EligibleChannel:
+    """A channel that may be used, with its price and its send slots in order."""
+
+    channel: str
+    is_paid: bool
+    price_micros: int
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppressed:
+    """A channel that may not be used, and why."""
+
+    channel: str
+    reason: Reason
+    detail: str
+    retry_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eligibility:
+    """All channels of a request, each either eligible or suppressed."""
+
+    eligible: tuple[EligibleChannel, ...]
+    suppressed: tuple[Suppressed, ...]
+
+
+def find_eligible(context: Context, rules: Rules) -> Eligibility:
+    """Sort the channels of a request into eligible and suppressed ones."""
+    eligible: list[EligibleChannel] = []
+    suppressed: list[Suppressed] = []
+    grid = _slot_grid(context, rules)
+    for option in context.options:
+        refusals = _standing_refusals(context, rules, option)
+        if not refusals:
+            slots, refusals = _slots(context, rules, option.channel, grid)
+            if slots:
+                is_paid = rules.channels[option.channel].paid
+                price = send_price(context, rules, option) or 0
+                eligible.append(
+                    EligibleChannel(channel=option.channel, is_paid=is_paid, price_micros=price, slots=slots)
+                )
+        suppressed.extend(refusals)
+    return _free_first(context, rules, eligible, suppressed)
+
+
+def _free_first(
+    context: Context, rules: Rules, eligible: list[EligibleChannel], suppressed: list[Suppressed]
+) -> Eligibility:
+    mode = context.constraints.free_first or rules.policy.free_first
+    free = [c.channel for c in eligible if not c.is_paid]
+    if mode == "strict" and free:
+        detail = f"free_first is strict and {', '.join(free)} is still untried"
+        for channel in [c for c in eligible if c.is_paid]:
+            suppressed.append(Suppressed(channel=channel.channel, reason=Reason.FREE_CHANNEL_UNTRIED, detail=detail))
+        eligible = [c for c in eligible if not c.is_paid]
+    return Eligibility(eligible=tuple(eligible), suppressed=tuple(suppressed))
+
+
+def _standing_refusals(context: Context, rules: Rules, option: ChannelOption) -> list[Suppressed]:
+    """Return what speaks against a channel whatever the time."""
+    found: list[Suppressed] = []
+    channel = rules.channels[option.channel]
+    constraints = context.constraints
+    content = context.content(option.channel)
+
+    def refuse(reason: Reason, detail: str) -> None:
+        found.append(Suppressed(channel=option.channel, reason=reason, detail=detail))
+
+    if constraints.allowed_channels and option.channel not in constraints.allowed_channels:
+        refuse(Reason.NOT_ALLOWED, "constraints.allowed_channels does not name it")
+    if option.channel in constraints.denied_channels:
+        refuse(Reason.NOT_ALLOWED, "constraints.denied_channels names it")
+    if option.channel in context.tried:
+        refuse(Reason.ALREADY_TRIED, "an earlier step of this cascade used it")
+    if option.channel in context.paused:
+        refuse(Reason.CHANNEL_PAUSED, "an operator paused it")
+    if not option.has_consent:
+        refuse(Reason.NO_CONSENT, "the customer has not consented to it")
+    if not option.is_reachable:
+        refuse(Reason.UNREACHABLE, "it does not reach the customer")
+    if channel.max_characters is not None and content.size.characters > channel.max_characters:
+        refuse(Reason.CONTENT_UNFIT, f"{content.size.characters} characters, it carries {channel.max_characters}")
+    if content.has_image and not channel.images:
+        refuse(Reason.CONTENT_UNFIT, "the message needs a picture, which it cannot show")
+    price = send_price(context, rules, option)
+    if price is None:
+        country, day = context.customer.country, context.decide_time.date()
+        refuse(Reason.NO_PRICE, f"the price book has no {context.message.category} price for {country} on {day}")
+    elif constraints.max_cost_micros is not None and price > constraints.max_cost_micros:
+        refuse(
+            Reason.MAX_COST_EXCEEDED, f"costs {price / 1e6:.2f}, max_cost is {constraints.max_cost_micros / 1e6:.2f}"
+        )
+    return found
+
+
+def _slot_grid(context: Context, rules: Rules) -> list[datetime]:
+    """Return the moments from which slots are looked for: the earliest one, then whole steps of the clock up to the horizon."""
+    start = max(context.not_before, context.decide_time)
+    end = min(start + timedelta(hours=rules.timing.horizon_hours), context.message.expire_time)
+    step = timedelta(hours=rules.timing.slot_hours)
+    grid = [start]
+    moment = start.replace(minute=0, second=0, microsecond=0) + step
+    while moment < end:
+        grid.append(moment)
+        moment += step
+    return grid
+
+
+def _slots(
+    context: Context, rules: Rules, channel: str, grid: Sequence[datetime]
+) -> tuple[tuple[Slot, ...], list[Suppressed]]:
+    """Return the channel's slots; where there is none, what is in the way."""
+    expire = context.message.expire_time
+    horizon = grid[0] + timedelta(hours=rules.timing.horizon_hours)
+    limits = _Limits(context, rules, channel)
+    first, reason, detail = limits.next_allowed(grid[0])
+    if first is not None and first < expire and first <= horizon:
+        slip = rules.channels[channel].slip
+        starts = [first]
+        for moment in grid[1:]:
+            start = moment if moment > first else first
+            allowed, _, _ = limits.next_allowed(start) if start != first else (first, None, "")
+            if allowed is not None and allowed < expire and allowed <= horizon and allowed != starts[-1]:
+                starts.append(allowed)
+        return tuple(Slot(start=s, end=limits.end_of_slip(s, slip, expire)) for s in starts), []
+    if first is None:
+        return (), [Suppressed(channel=channel, reason=reason or Reason.FREQUENCY_CAP, detail=detail)]
+    refusals = []
+    if reason is not None:
+        refusals.append(Suppressed(channel=channel, reason=reason, detail=detail, retry_time=first))
+    if first >= expire:
+        late = f"may be used from {first:%Y-%m-%d %H:%M} UTC, the message expires at {expire:%Y-%m-%d %H:%M} UTC"
+        refusals.append(Suppressed(channel=channel, reason=Reason.EXPIRES_FIRST, detail=late))
+    return (), refusals
+
+
+def next_allowed_time(context: Context, rules: Rules, channel: str, moment: datetime) -> datetime | None:
+    """Return the first moment from this one on at which quiet hours and caps allow the channel; None where there is none."""
+    return _Limits(context, rules, channel).next_allowed(moment)[0]
+
+
+class _Limits:
+    """What limits the time of a send through one channel to one customer."""
+
+    def __init__(self, context: Context, rules: Rules, channel: str) -> None:
+        message, customer = context.message, context.customer
+        self._zone = local_time.zone(customer.time_zone)
+        self._slip = rules.channels[channel].slip
+        self._quiet: QuietHours | None = None
+        self._caps: list[tuple[Reason, str, int, timedelta, list[Contact]]] = []
+        if message.category != "transactional":
+            self._quiet = rules.quiet_hours_of(channel)
+        if message.category == "marketing":
+            marketing = [c for c in customer.contacts if c.category == "marketing"]
+            for cap in rules.caps:
+                if cap.channel in ("*", channel):
+                    counted = [c for c in marketing if cap.channel in ("*", c.channel)]
+                    text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
+                    self._caps.append((Reason.FREQUENCY_CAP, text, cap.limit, cap.window, counted))
+            if rules.topic_cap is not None and message.topic:
+                same = [
+                    c for c in customer.contacts if c.topic == message.topic and c.decision_id != context.decision_id
+                ]
+                seen = {c.decision_id: c for c in reversed(same)}
+                text = f"topic {message.topic}: {rules.topic_cap.limit} in {rules.topic_cap.window_hours:g} h"
+                counted = sorted(seen.values(), key=lambda c: c.start) if rules.topic_cap.limit > 1 else same
+                self._caps.append((Reason.TOPIC_CAP, text, rules.topic_cap.limit, rules.topic_cap.window, counted))
+
+    def next_allowed(self, moment: datetime) -> tuple[datetime | None, Reason | None, str]:
+        """Return the first allowed moment from this one on, and what was first in the way; no moment where there is none."""
+        first_reason: Reason | None = None
+        first_detail = ""
+        while True:
+            later: datetime | None = moment
+            reason, detail = None, ""
+            if self._quiet is not None:
+                later = local_time.next_loud(moment, self._zone, self._quiet)
+                if later != moment:
+                    clock = f"{self._quiet.start:%H:%M}-{self._quiet.end:%H:%M} in {self._zone.key}"
+                    reason, detail = Reason.QUIET_HOURS, f"quiet hours {clock}"
+            if reason is None:
+                for why, text, limit, window, counted in self._caps:
+                    later = _next_under_cap(moment, self._slip, limit, window, counted)
+                    if later != moment:
+                        reason, detail = why, text
+                        break
+            if reason is None:
+                return moment, first_reason, first_detail
+            if first_reason is None:
+                first_reason, first_detail = reason, detail
+            if later is None:
+                return None, first_reason, first_detail
+            moment = later
+
+    def end_of_slip(self, start: datetime, slip: timedelta, expire: datetime) -> datetime:
+        """Return until when a send that may start then is still allowed."""
+        end = min(start + slip, expire)
+        if self._quiet is not None:
+            end = min(end, local_time.next_quiet(start, self._zone, self._quiet))
+        return end.astimezone(UTC)
+
+
+def _next_under_cap(
+    moment: datetime, slip: timedelta, limit: int, window: timedelta, contacts: Sequence[Contact]
+) -> datetime | None:
+    """Return the first moment from this one on at which one more message keeps the cap; None where it never does."""
+    if limit == 0:
+        return None
+    while True:
+        blockers = _blockers(moment, slip, limit, window, contacts)
+        if not blockers:
+            return moment
+        moment = max(moment + timedelta(microseconds=1), min(blockers) + window)
+
+
+def _blockers(
+    moment: datetime, slip: timedelta, limit: int, window: timedelta, contacts: Sequence[Contact]
+) -> list[datetime]:
+    """Return, for each too full window around a send then, the last time that its earliest message may be sent."""
+    positions: list[tuple[datetime, datetime]] = []
+    for contact in contacts:
+        nearest = min(contact.end, moment) if contact.start <= moment else max(contact.start - slip, moment)
+        if abs(nearest - moment) < window:
+            positions.append((nearest, contact.end))
+    positions.sort()
+    found: list[datetime] = []
+    for first in range(len(positions) - limit + 1):
+        begin, begin_end = positions[first]
+        last = positions[first + limit - 1][0]
+        if max(last, moment) - min(begin, moment) < window:
+            found.append(begin_end)
+    return found

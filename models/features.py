@@ -1,0 +1,225 @@
+"""The one list of features, used in training and serving.
+
+A context feature is the same for all actions of a decision, an action feature differs between them; of no send, action features
+are missing but for `channel`. What a caller sends as features of its own comes after these under the prefix "x.". A new feature
+is one line in FEATURES.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.context import Context, FeatureValue
+from models.local_time import zone
+
+FloatArray = NDArray[np.float64]
+Kind = Literal["number", "category"]
+NO_SEND = "none"
+CUSTOM_PREFIX = "x."
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What can be chosen: a channel and when to send through it, or no send (`channel` is "none", no time)."""
+
+    channel: str
+    send_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One feature: its name, kind, meaning and unit, and how it is worked out. None stands for missing."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    of_context: Callable[[Context], FeatureValue | None] | None = None
+    of_action: Callable[[Context, Action, datetime], FeatureValue | None] | None = None
+
+
+def _hours_since(moment: datetime, earlier: Iterable[datetime]) -> float | None:
+    past = [t for t in earlier if t <= moment]
+    return (moment - max(past)).total_seconds() / 3600 if past else None
+
+
+def _contacts(context: Context, days: float, channel: str | None = None) -> float:
+    begin = context.decide_time - days * _DAY
+    return float(
+        sum(1 for c in context.customer.contacts if c.start > begin and (channel is None or c.channel == channel))
+    )
+
+
+def _local(context: Context, moment: datetime) -> datetime:
+    return moment.astimezone(zone(context.customer.time_zone))
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature(name="channel", kind="category", meaning="channel of the action", of_action=lambda c, a, t: a.channel),
+    Feature(
+        name="local_hour",
+        kind="number",
+        meaning="hour of the send on the customer's clock, 0 to 24",
+        of_action=lambda c, a, t: (local := _local(c, t)).hour + local.minute / 60,
+    ),
+    Feature(
+        name="local_weekday",
+        kind="number",
+        meaning="day of the send on the customer's calendar, 0 = Monday to 6",
+        of_action=lambda c, a, t: float(_local(c, t).weekday()),
+    ),
+    Feature(
+        name="lag_hours",
+        kind="number",
+        meaning="hours from the decision to the send",
+        of_action=lambda c, a, t: (t - c.decide_time).total_seconds() / 3600,
+    ),
+    Feature(
+        name="channel_contacts_30d",
+        kind="number",
+        meaning="contacts through the action's channel in the 30 days before the decision",
+        of_action=lambda c, a, t: _contacts(c, 30, a.channel),
+    ),
+    Feature(
+        name="hours_since_channel_contact",
+        kind="number",
+        meaning="hours from the last contact through the action's channel to the decision",
+        of_action=lambda c, a, t: _hours_since(
+            c.decide_time, (x.start for x in c.customer.contacts if x.channel == a.channel)
+        ),
+    ),
+    Feature(name="message_kind", kind="category", meaning="kind of message", of_context=lambda c: c.message.kind),
+    Feature(name="category", kind="category", meaning="legal category", of_context=lambda c: c.message.category),
+    Feature(
+        name="offer", kind="category", meaning="offer in the message", of_context=lambda c: c.message.offer or None
+    ),
+    Feature(
+        name="journey_stage",
+        kind="category",
+        meaning="where the customer is on their way",
+        of_context=lambda c: c.message.journey_stage or None,
+    ),
+    Feature(
+        name="order_margin",
+        kind="number",
+        meaning="margin of one order, in units of the currency",
+        of_context=lambda c: c.message.order_margin_micros / 1e6,
+    ),
+    Feature(
+        name="lifetime_hours",
+        kind="number",
+        meaning="hours from the decision until the message expires",
+        of_context=lambda c: (c.message.expire_time - c.decide_time).total_seconds() / 3600,
+    ),
+    Feature(
+        name="contacts_1d", kind="number", meaning="contacts in the last day", of_context=lambda c: _contacts(c, 1)
+    ),
+    Feature(
+        name="contacts_7d", kind="number", meaning="contacts in the last 7 days", of_context=lambda c: _contacts(c, 7)
+    ),
+    Feature(
+        name="contacts_30d",
+        kind="number",
+        meaning="contacts in the last 30 days",
+        of_context=lambda c: _contacts(c, 30),
+    ),
+    Feature(
+        name="hours_since_contact",
+        kind="number",
+        meaning="hours since the last contact through any channel",
+        of_context=lambda c: _hours_since(c.decide_time, (x.start for x in c.customer.contacts)),
+    ),
+    Feature(
+        name="orders_90d",
+        kind="number",
+        meaning="orders in the last 90 days",
+        of_context=lambda c: float(
+            sum(1 for t in c.customer.order_times if c.decide_time - 90 * _DAY < t <= c.decide_time)
+        ),
+    ),
+    Feature(
+        name="hours_since_order",
+        kind="number",
+        meaning="hours since the last order",
+        of_context=lambda c: _hours_since(c.decide_time, c.customer.order_times),
+    ),
+    Feature(name="step", kind="number", meaning="step of the cascade, from 1", of_context=lambda c: float(c.step)),
+)
+BUILT_IN: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of the model's matrix; of a category, the code of a value is its place in `categories`."""
+
+    name: str
+    kind: Kind
+    categories: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> dict[str, float]:
+        return {value: float(code) for code, value in enumerate(self.categories)}
+
+
+def feature_values(context: Context, action: Action) -> dict[str, FeatureValue]:
+    """Return all features of one action by name, missing ones left out: what the decision log keeps."""
+    found: dict[str, FeatureValue] = {}
+    for feature in FEATURES:
+        value = _value(feature, context, action)
+        if value is not None:
+            found[feature.name] = value
+    found.update((CUSTOM_PREFIX + name, value) for name, value in context.features.items())
+    return found
+
+
+def _value(feature: Feature, context: Context, action: Action) -> FeatureValue | None:
+    if feature.of_context is not None:
+        return feature.of_context(context)
+    if feature.of_action is None:
+        return None
+    if action.send_time is None:
+        return action.channel if feature.name == "channel" else None
+    return feature.of_action(context, action, action.send_time)
+
+
+class Encoder:
+    """Turns feature values into the rows of a model's matrix; missing values, unseen categories and wrong types become NaN."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = tuple(columns)
+        self._codes = [column.codes for column in self.columns]
+
+    def encode_values(self, values: Mapping[str, FeatureValue]) -> FloatArray:
+        """Encode the values of one action as a row, shape (n_columns,)."""
+        row = [self._code(index, values.get(column.name)) for index, column in enumerate(self.columns)]
+        return np.array(row, dtype=np.float64)
+
+    def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
+        """Encode all actions of one context, shape (n_actions, n_columns); context features are worked out once."""
+        matrix = np.full((len(actions), len(self.columns)), np.nan)
+        for index, column in enumerate(self.columns):
+            feature = BUILT_IN.get(column.name)
+            if feature is None:
+                matrix[:, index] = self._code(index, context.features.get(column.name.removeprefix(CUSTOM_PREFIX)))
+            elif feature.of_context is not None:
+                matrix[:, index] = self._code(index, feature.of_context(context))
+            else:
+                matrix[:, index] = [self._code(index, _value(feature, context, action)) for action in actions]
+        return matrix
+
+    def _code(self, index: int, value: FeatureValue | None) -> float:
+        if value is None:
+            return math.nan
+        if self.columns[index].kind == "category":
+            return self._codes[index].get(category_name(value), math.nan)
+        return math.nan if isinstance(value, str) else float(value)
+
+
+def category_name(value: FeatureValue) -> str:
+    """Return how a value is spelled as a category."""
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value:g}"

@@ -1,0 +1,39 @@
+"""The dated price book: channel x country x message category x SMS segments."""
+
+from datetime import date
+
+from models.context import ChannelOption, Context
+from models.rules import Category, Price, Rules
+from models.sms import TextSize
+
+
+def find_price(rules: Rules, channel: str, country: str, category: Category, day: date) -> Price | None:
+    """Return the line of the price book that holds: the most specific scope valid that day, of its latest date.
+
+    A country counts as more specific than a category.
+    """
+    valid = [
+        price
+        for price in rules.prices
+        if price.channel == channel
+        and price.start_date <= day
+        and price.country in (country, "*")
+        and price.category in (category, "*")
+    ]
+    return max(valid, key=lambda p: (p.country != "*", p.category != "*", p.start_date), default=None)
+
+
+def price_micros(price: Price, size: TextSize) -> int:
+    """Return what one send of a text of that size costs."""
+    return price.price * (size.segments if price.per == "segment" else 1)
+
+
+def send_price(context: Context, rules: Rules, option: ChannelOption) -> int | None:
+    """Return what sending this message through that channel costs in micros; None where the price book has no line for it."""
+    if option.price_override_micros is not None:
+        return option.price_override_micros
+    if not rules.channels[option.channel].paid:
+        return 0
+    message = context.message
+    line = find_price(rules, option.channel, context.customer.country, message.category, context.decide_time.date())
+    return None if line is None else price_micros(line, context.content(option.channel).size)

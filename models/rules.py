@@ -1,0 +1,334 @@
+"""Business rules as versioned data: channels, dated prices, quiet hours, caps, exploration, holdout, harm.
+
+One TOML file holds them all. `parse_rules` turns its text into values or refuses it with every mistake by its key.
+Money in the file is written as a decimal in the file's currency ("5.30") and kept as an integer of micros.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from models.errors import RulesInvalid, Violation
+
+Category = Literal["marketing", "service", "transactional"]
+Consent = Literal["granted", "denied"]
+FreeFirstMode = Literal["by_value", "strict"]
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+_EVERY = "*"
+
+
+def _to_micros(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError('write money as a decimal in quotes, such as "5.30"')
+    try:
+        micros = Decimal(value) * 1_000_000
+    except ArithmeticError as error:
+        raise ValueError('write money as a decimal in quotes, such as "5.30"') from error
+    if not micros.is_finite() or micros != micros.to_integral_value():
+        raise ValueError("money has at most six decimals")
+    if micros < 0:
+        raise ValueError("must not be negative")
+    return int(micros)
+
+
+def _to_clock(value: object) -> time:
+    if isinstance(value, time):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        return time.fromisoformat(value)
+    raise ValueError('write a time of day as "HH:MM", from "00:00" to "23:59"')
+
+
+Micros = Annotated[int, BeforeValidator(_to_micros)]
+Clock = Annotated[time, BeforeValidator(_to_clock)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Hours = Annotated[float, Field(gt=0, le=24 * 366, allow_inf_nan=False)]
+Minutes = Annotated[float, Field(ge=0, le=60 * 24 * 30, allow_inf_nan=False)]
+ChannelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuietHours:
+    """Wall-clock hours [start, end) in the customer's zone in which nothing is sent; may run over midnight."""
+
+    __pydantic_config__ = _STRICT
+
+    start: Clock
+    end: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRules:
+    """One channel of the registry."""
+
+    __pydantic_config__ = _STRICT
+
+    paid: bool
+    max_characters: Annotated[int, Field(gt=0)] | None = None
+    """The longest text it carries; none: any length."""
+    images: bool = False
+    """Whether it can show a picture."""
+    consent_default: Consent = "denied"
+    """What holds where neither the request nor the profile says anything of consent."""
+    wait_minutes: Minutes = 240
+    """How long a cascade waits for a response before its next step."""
+    slip_minutes: Minutes = 15
+    """How long after send_time a send is still as decided."""
+    quiet_hours: QuietHours | Literal["default", "none"] = "default"
+    """Hours of its own; "none" for channels that do not disturb, such as in-app."""
+    unsubscribe_rate: Share = 0.001
+    """P(unsubscribe | send), used until the bundle knows better."""
+
+    @property
+    def wait(self) -> timedelta:
+        return timedelta(minutes=self.wait_minutes)
+
+    @property
+    def slip(self) -> timedelta:
+        return timedelta(minutes=self.slip_minutes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """One line of the price book: valid from its date until a later line of equal scope."""
+
+    __pydantic_config__ = _STRICT
+
+    channel: str
+    start_date: date
+    price: Micros
+    per: Literal["message", "segment"] = "message"
+    country: Country | Literal["*"] = "*"
+    category: Category | Literal["*"] = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """At most `limit` marketing messages in any window of `window_hours`, through one channel or over all."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Annotated[str, Field(min_length=1)]
+    limit: Annotated[int, Field(ge=0)]
+    window_hours: Hours
+    channel: str = _EVERY
+
+    @property
+    def window(self) -> timedelta:
+        return timedelta(hours=self.window_hours)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicCap:
+    """At most `limit` messages of one topic in any window of `window_hours`; steps of one cascade count once."""
+
+    __pydantic_config__ = _STRICT
+
+    limit: Annotated[int, Field(ge=1)] = 1
+    window_hours: Hours = 72
+
+    @property
+    def window(self) -> timedelta:
+        return timedelta(hours=self.window_hours)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRules:
+    """How much is explored, and what a paid channel must be worth to be considered at all."""
+
+    __pydantic_config__ = _STRICT
+
+    exploration_floor: Annotated[Share, Field(gt=0)] = 0.01
+    """The smallest propensity that an eligible action keeps, where all floors together stay below exploration_limit."""
+    exploration_limit: Annotated[Share, Field(gt=0)] = 0.1
+    """The most probability that exploration takes in all."""
+    paid_optimism: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 3.0
+    """A paid send is not eligible where its price is above this many times its expected incremental value."""
+    free_first: FreeFirstMode = "by_value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdout:
+    """Customers who get no marketing at all, so that the whole programme can be measured."""
+
+    __pydantic_config__ = _STRICT
+
+    share: Share = 0.0
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harm:
+    """What an unwanted contact costs."""
+
+    __pydantic_config__ = _STRICT
+
+    unsubscribe: Micros = 0
+    """Money lost with each customer who unsubscribes from a channel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeRules:
+    """Escalation: how many steps, in which order where no bundle serves, and what stops it."""
+
+    __pydantic_config__ = _STRICT
+
+    order: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The rule cascade: channels in the order in which it tries them, free ones first."""
+    max_steps: Annotated[int, Field(ge=1, le=5)] = 3
+    stop_on_click: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Which send slots are looked at."""
+
+    __pydantic_config__ = _STRICT
+
+    horizon_hours: Hours = 24
+    """Slots lie at most this long after the earliest time."""
+    slot_hours: Annotated[Hours, Field(ge=0.25)] = 3
+    """Distance between slots."""
+    lifetime_hours: Hours = 48
+    """How long a message lives that has no expire_time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The whole rules file. `version` is the file's own; `digest` is of its bytes, so that no two files share a name."""
+
+    __pydantic_config__ = _STRICT
+
+    version: Annotated[str, Field(min_length=1, max_length=64)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    country: Country
+    time_zone: Annotated[str, Field(min_length=1)]
+    channels: Annotated[dict[ChannelKey, ChannelRules], Field(min_length=1)]
+    cascade: CascadeRules
+    prices: tuple[Price, ...] = ()
+    quiet_hours: QuietHours | None = None
+    caps: tuple[Cap, ...] = ()
+    topic_cap: TopicCap | None = None
+    policy: PolicyRules = field(default_factory=PolicyRules)
+    holdout: Holdout = field(default_factory=Holdout)
+    harm: Harm = field(default_factory=Harm)
+    timing: Timing = field(default_factory=Timing)
+    attribution_days: Annotated[float, Field(gt=0, le=365)] = 30
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Version with digest, as decisions record it."""
+        return f"{self.version}+{self.digest[:12]}"
+
+    def quiet_hours_of(self, channel: str) -> QuietHours | None:
+        """Return the quiet hours of a channel, none where it has none."""
+        own = self.channels[channel].quiet_hours
+        if own == "default":
+            return self.quiet_hours
+        return None if own == "none" else own
+
+
+_ADAPTER: TypeAdapter[Rules] = TypeAdapter(Rules)
+
+
+def parse_rules(text: str, source: str = "rules file") -> Rules:
+    """Parse and check the text of a rules file.
+
+    Raises
+    ------
+    RulesInvalid: with every mistake, by line where it is not TOML and by key where it is.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RulesInvalid([Violation(field="", description=f"not TOML: {error}")], source) from error
+    if "digest" in document:
+        raise RulesInvalid([Violation(field="digest", description="is worked out from the file; remove it")], source)
+    document["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    try:
+        rules = _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        raise RulesInvalid([_violation(e) for e in error.errors()], source) from error
+    violations = _contradictions(rules)
+    if violations:
+        raise RulesInvalid(violations, source)
+    return rules
+
+
+def _violation(error: Any) -> Violation:
+    path = ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"[\w*]+", part):
+            path += f".{part}" if path else part
+    message = (
+        "unknown key; remove it or mend its spelling"
+        if error["type"] == "unexpected_keyword_argument"
+        else error["msg"]
+    )
+    return Violation(field=path, description=message.removeprefix("Value error, "))
+
+
+def _contradictions(rules: Rules) -> list[Violation]:
+    """Check what one key says against the others."""
+    found: list[Violation] = []
+
+    def refuse(key: str, description: str) -> None:
+        found.append(Violation(field=key, description=description))
+
+    def check_channel(key: str, channel: str) -> None:
+        if channel not in rules.channels:
+            refuse(key, f"unknown channel {channel!r}; the registry has {', '.join(sorted(rules.channels))}")
+
+    def check_quiet(key: str, quiet: object) -> None:
+        if isinstance(quiet, QuietHours) and quiet.start == quiet.end:
+            refuse(key, "start and end are the same; leave the table out where there are no quiet hours")
+
+    try:
+        ZoneInfo(rules.time_zone)
+    except (OSError, ValueError):
+        refuse("time_zone", f"unknown IANA zone {rules.time_zone!r}; write one such as Europe/Moscow")
+    check_quiet("quiet_hours", rules.quiet_hours)
+    for key, channel in rules.channels.items():
+        check_quiet(f"channels.{key}.quiet_hours", channel.quiet_hours)
+        priced = any(price.channel == key for price in rules.prices)
+        if channel.paid and not priced:
+            refuse(f"channels.{key}.paid", "is true but the price book has no price of it; add a [[prices]] entry")
+        if not channel.paid and priced:
+            refuse(f"channels.{key}.paid", "is false but the price book has a price of it; remove one of the two")
+    for index, price in enumerate(rules.prices):
+        check_channel(f"prices[{index}].channel", price.channel)
+    scopes = Counter((p.channel, p.country, p.category, p.start_date) for p in rules.prices)
+    for index, price in enumerate(rules.prices):
+        if scopes[price.channel, price.country, price.category, price.start_date] > 1:
+            refuse(f"prices[{index}]", "another entry has the same channel, country, category and start_date")
+    for index, cap in enumerate(rules.caps):
+        if cap.channel != _EVERY:
+            check_channel(f"caps[{index}].channel", cap.channel)
+    for name, count in Counter(cap.name for cap in rules.caps).items():
+        if count > 1:
+            refuse("caps", f"{count} caps are named {name!r}; give each a name of its own")
+    for index, channel_key in enumerate(rules.cascade.order):
+        check_channel(f"cascade.order[{index}]", channel_key)
+    if len(set(rules.cascade.order)) < len(rules.cascade.order):
+        refuse("cascade.order", "names a channel twice")
+    paid = [rules.channels[key].paid for key in rules.cascade.order if key in rules.channels]
+    if paid != sorted(paid):
+        refuse("cascade.order", "has a paid channel before a free one; put the free ones first")
+    if rules.policy.exploration_floor > rules.policy.exploration_limit:
+        refuse("policy.exploration_floor", "is above policy.exploration_limit")
+    if rules.holdout.share > 0 and not rules.holdout.salt:
+        refuse("holdout.salt", "is empty; give the holdout a salt, and keep it as long as the holdout lasts")
+    return found

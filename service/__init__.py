@@ -1,0 +1,1 @@
+"""What the world talks to: the gRPC edge, the use cases, and the store."""

@@ -1,0 +1,1 @@
+"""Everything that is kept: decisions, outcomes, customers, identities, contact history."""

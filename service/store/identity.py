@@ -1,0 +1,41 @@
+"""Identities as keyed hashes, so that no address, number or id of a person is ever stored."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from models.errors import SettingsInvalid, Violation
+
+_KEY_BYTES = 32
+
+
+def hash_identity(key: bytes, kind: str, value: str) -> bytes:
+    """Return HMAC-SHA256 of type and value under the deployment's key."""
+    return hmac.digest(key, f"{kind}\x1f{value}".encode(), hashlib.sha256)
+
+
+def load_key(path: Path) -> bytes:
+    """Read the key from a file of 64 hexadecimal digits; where there is none, make it, readable by its owner alone.
+
+    Raises
+    ------
+    SettingsInvalid: the file holds no such key.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        text = path.read_text().strip()
+    else:
+        text = secrets.token_hex(_KEY_BYTES)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text + "\n")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        problem = f"{path} must hold {2 * _KEY_BYTES} hexadecimal digits; restore it from a backup, since a new key forgets all customers"
+        raise SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings")
+    return key

@@ -1,0 +1,101 @@
+"""Tables of the store. Times are microseconds since 1970 in UTC, money is micros of the rules' currency.
+
+No table holds an identity or a customer's own id: they are kept as keyed hashes (see `identities`).
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("decision_id", String(36), primary_key=True, comment="UUID; one for all steps of a cascade"),
+    Column("step", Integer, primary_key=True, comment="step of the cascade, from 1"),
+    Column("request_id", String(128), nullable=False, comment="the caller's idempotency key"),
+    Column("request_digest", LargeBinary, nullable=False, comment="sha256 of the request's body"),
+    Column("customer_key", String(32), nullable=False, comment="the person, across identities"),
+    Column("decide_time", BigInteger, nullable=False, comment="when it was decided"),
+    Column("campaign", String(128), nullable=False),
+    Column("mode", String(16), nullable=False, comment="live or shadow"),
+    Column("verdict", String(16), nullable=False, comment="send, defer, do_not_send or holdout"),
+    Column("channel", String(32), nullable=False, comment="channel of the served action; none for no send"),
+    Column("send_time", BigInteger, nullable=True, comment="when to send; null for no send"),
+    Column("propensity", Float, nullable=False, comment="P(served action | context, eligible actions)"),
+    Column("price_micros", BigInteger, nullable=False, comment="price of the served action"),
+    Column("order_margin_micros", BigInteger, nullable=False, comment="margin of an order, from the message"),
+    Column("policy", String(64), nullable=False),
+    Column("bundle_version", String(128), nullable=False, comment="empty where no bundle served"),
+    Column("rules_name", String(80), nullable=False, comment="version and digest of the rules file"),
+    Column("trainable", Boolean, nullable=False, comment="whether training may learn from it"),
+    Column("features", Text, nullable=False, comment="JSON: features of the served action as used, by name"),
+    Column("context", Text, nullable=False, comment="JSON: everything the decision was made from"),
+    Column("choice", Text, nullable=False, comment="JSON: verdict, suppressed channels, cascade, versions"),
+    Column(
+        "actions", LargeBinary, nullable=True, comment="distribution over eligible actions, models.record.ACTION_ROW"
+    ),
+    Index("decisions_by_request", "request_id", "step", unique=True),
+    Index("decisions_by_time", "decide_time"),
+    Index("decisions_by_customer", "customer_key"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("event_id", String(128), primary_key=True, comment="the caller's idempotency key"),
+    Column("digest", LargeBinary, nullable=False, comment="sha256 of the outcome's body"),
+    Column("decision_id", String(128), nullable=False, comment="empty for what no decision led to"),
+    Column("step", Integer, nullable=False, comment="step it follows; 0 where no decision is known"),
+    Column("customer_key", String(32), nullable=False, comment="empty while the decision is not known"),
+    Column("type", String(16), nullable=False, comment="lower-case OutcomeType"),
+    Column("occur_time", BigInteger, nullable=False),
+    Column("receive_time", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False, comment="accepted, late or parked"),
+    Column("value_micros", BigInteger, nullable=True, comment="margin of an order; null: the message's"),
+    Column("cost_micros", BigInteger, nullable=True, comment="what a send really cost"),
+    Column("machine_generated", Boolean, nullable=False),
+    Column("csat", Integer, nullable=True),
+    Column("nps", Integer, nullable=True),
+    Index("outcomes_by_decision", "decision_id", "step"),
+    Index("outcomes_by_customer", "customer_key", "occur_time"),
+)
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("customer_key", String(32), primary_key=True),
+    Column("profile", Text, nullable=False, comment="JSON: zone, locale, country, features, consents, reachability"),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("identity_hash", LargeBinary, primary_key=True, comment="HMAC-SHA256 of type and value"),
+    Column("customer_key", String(32), nullable=False),
+    Index("identities_by_customer", "customer_key"),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("decision_id", String(36), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("customer_key", String(32), nullable=False),
+    Column("channel", String(32), nullable=False),
+    Column("topic", String(128), nullable=False),
+    Column("category", String(16), nullable=False),
+    Column("start_time", BigInteger, nullable=False, comment="earliest time of the send; after SENT, its time"),
+    Column("end_time", BigInteger, nullable=False, comment="latest time of the send; after SENT, its time"),
+    Column("is_open", Boolean, nullable=False, comment="false once NOT_SENT or UNDELIVERED: it no longer counts"),
+    Index("contacts_by_customer", "customer_key", "start_time"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("channel", String(32), primary_key=True),
+    Column("pause_time", BigInteger, nullable=False),
+    Column("reason", String(512), nullable=False),
+)

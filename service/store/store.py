@@ -1,0 +1,399 @@
+"""The store: reads by any thread, writes as units of work that share commits.
+
+Statements are written in SQLAlchemy Core and compiled once into the dialect's SQL; the hot path then speaks to the driver, since
+building and running a Core statement costs several times what SQLite needs to answer it.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Select, Table, bindparam, func, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.expression import ClauseElement
+
+from models.errors import StoreUnavailable
+from service.store import schema
+from service.store.engine import open_engine
+from service.store.profile import Profile, profile_from_json, profile_to_json
+from service.store.writer import GroupWriter
+
+T = TypeVar("T")
+_DIALECT = sqlite.dialect(paramstyle="named")
+_PURCHASES = ("order", "store_purchase")
+
+
+def _sql(clause: ClauseElement) -> str:
+    return str(clause.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))
+
+
+def _insert(table: Table) -> str:
+    return _sql(table.insert())
+
+
+def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> str:
+    clause = table.update().values({name: bindparam(f"new_{name}") for name in values})
+    for key in keys:
+        clause = clause.where(table.c[key] == bindparam(f"key_{key}"))
+    return _sql(clause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRow:
+    """One row of the decision log; the columns are those of schema.decisions."""
+
+    decision_id: str
+    step: int
+    request_id: str
+    request_digest: bytes
+    customer_key: str
+    decide_time: int
+    campaign: str
+    mode: str
+    verdict: str
+    channel: str
+    send_time: int | None
+    propensity: float
+    price_micros: int
+    order_margin_micros: int
+    policy: str
+    bundle_version: str
+    rules_name: str
+    trainable: bool
+    features: str
+    context: str
+    choice: str
+    actions: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    """One stored outcome; the columns are those of schema.outcomes."""
+
+    event_id: str
+    digest: bytes
+    decision_id: str
+    step: int
+    customer_key: str
+    type: str
+    occur_time: int
+    receive_time: int
+    status: str
+    value_micros: int | None
+    cost_micros: int | None
+    machine_generated: bool
+    csat: int | None
+    nps: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactRow:
+    """One contact; the columns are those of schema.contacts."""
+
+    decision_id: str
+    step: int
+    customer_key: str
+    channel: str
+    topic: str
+    category: str
+    start_time: int
+    end_time: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRow:
+    """One paused channel; the columns are those of schema.pauses."""
+
+    channel: str
+    pause_time: int
+    reason: str
+
+
+def _names(row: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(row))
+
+
+def _select(table: Table, row: type) -> Select[Any]:
+    return select(*(table.c[name] for name in _names(row)))
+
+
+def _values(row: object) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _names(type(row))}
+
+
+_d, _o, _c = schema.decisions.c, schema.outcomes.c, schema.contacts.c
+_decision = _select(schema.decisions, DecisionRow)
+_outcome = _select(schema.outcomes, OutcomeRow)
+_SQL = {
+    "find_request": _sql(_decision.where(_d.request_id == bindparam("request_id"), _d.step == bindparam("step"))),
+    "find_step": _sql(_decision.where(_d.decision_id == bindparam("decision_id"), _d.step == bindparam("step"))),
+    "list_steps": _sql(_decision.where(_d.decision_id == bindparam("decision_id")).order_by(_d.step)),
+    "find_outcome": _sql(_outcome.where(_o.event_id == bindparam("event_id"))),
+    "list_outcomes": _sql(
+        _outcome.where(_o.decision_id == bindparam("decision_id")).order_by(_o.occur_time, _o.event_id)
+    ),
+    "list_purchases": _sql(
+        select(_o.occur_time)
+        .where(
+            _o.customer_key == bindparam("customer_key"),
+            _o.occur_time > bindparam("after"),
+            _o.type.in_([bindparam(f"type_{kind}", kind, literal_execute=True) for kind in _PURCHASES]),
+        )
+        .order_by(_o.occur_time)
+    ),
+    "list_contacts": _sql(
+        _select(schema.contacts, ContactRow)
+        .where(
+            _c.customer_key == bindparam("customer_key"),
+            _c.start_time > bindparam("after"),
+            _c.is_open == bindparam("is_open"),
+        )
+        .order_by(_c.start_time)
+    ),
+    "find_identity": _sql(
+        select(schema.identities.c.customer_key).where(schema.identities.c.identity_hash == bindparam("identity_hash"))
+    ),
+    "count_identities": _sql(
+        select(func.count())
+        .select_from(schema.identities)
+        .where(schema.identities.c.customer_key == bindparam("customer_key"))
+    ),
+    "find_customer": _sql(
+        select(schema.customers.c.profile, schema.customers.c.create_time).where(
+            schema.customers.c.customer_key == bindparam("customer_key")
+        )
+    ),
+    "list_pauses": _sql(_select(schema.pauses, PauseRow).order_by(schema.pauses.c.channel)),
+    "insert_decision": _insert(schema.decisions),
+    "insert_outcome": _insert(schema.outcomes),
+    "insert_contact": _insert(schema.contacts),
+    "insert_identity": _insert(schema.identities),
+    "insert_customer": _insert(schema.customers),
+    "insert_pause": _insert(schema.pauses),
+    "delete_pause": _sql(schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel"))),
+    "delete_customer": _sql(
+        schema.customers.delete().where(schema.customers.c.customer_key == bindparam("customer_key"))
+    ),
+    "update_profile": _update(schema.customers, ["customer_key"], ["profile", "update_time"]),
+    "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
+    "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
+    "update_outcome": _update(schema.outcomes, ["event_id"], ["status", "step", "customer_key"]),
+    **{
+        f"move_{table.name}": _update(table, ["customer_key"], ["customer_key"])
+        for table in (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
+    },
+}
+_KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
+
+
+class Reader:
+    """Reads through one cursor."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+
+    def _rows(self, name: str, /, **values: Any) -> list[Any]:
+        return self._cursor.execute(_SQL[name], values).fetchall()
+
+    def _row(self, name: str, /, **values: Any) -> Any:
+        return self._cursor.execute(_SQL[name], values).fetchone()
+
+    def find_request(self, request_id: str, step: int = 1) -> DecisionRow | None:
+        return _decision_row(self._row("find_request", request_id=request_id, step=step))
+
+    def find_step(self, decision_id: str, step: int) -> DecisionRow | None:
+        return _decision_row(self._row("find_step", decision_id=decision_id, step=step))
+
+    def list_steps(self, decision_id: str) -> list[DecisionRow]:
+        return [cast(DecisionRow, _decision_row(row)) for row in self._rows("list_steps", decision_id=decision_id)]
+
+    def find_outcome(self, event_id: str) -> OutcomeRow | None:
+        row = self._row("find_outcome", event_id=event_id)
+        return None if row is None else _outcome_row(row)
+
+    def list_outcomes(self, decision_id: str) -> list[OutcomeRow]:
+        return [_outcome_row(row) for row in self._rows("list_outcomes", decision_id=decision_id)]
+
+    def list_purchases(self, customer_key: str, after: int) -> list[int]:
+        """Return the times of a customer's orders and purchases after a time, in order."""
+        return [row[0] for row in self._rows("list_purchases", customer_key=customer_key, after=after)]
+
+    def list_contacts(self, customer_key: str, after: int) -> list[ContactRow]:
+        """Return a customer's contacts that count and start after a time, in order."""
+        rows = self._rows("list_contacts", customer_key=customer_key, after=after, is_open=True)
+        return [ContactRow(**dict(zip(_names(ContactRow), row, strict=True))) for row in rows]
+
+    def find_identities(self, hashes: Iterable[bytes]) -> dict[bytes, str]:
+        """Return the customer key of each identity that is known."""
+        found: dict[bytes, str] = {}
+        for identity_hash in hashes:
+            row = self._row("find_identity", identity_hash=identity_hash)
+            if row is not None:
+                found[identity_hash] = row[0]
+        return found
+
+    def count_identities(self, customer_key: str) -> int:
+        return int(self._row("count_identities", customer_key=customer_key)[0])
+
+    def find_profile(self, customer_key: str) -> Profile | None:
+        row = self._row("find_customer", customer_key=customer_key)
+        return None if row is None else profile_from_json(row[0])
+
+    def find_create_time(self, customer_key: str) -> int | None:
+        row = self._row("find_customer", customer_key=customer_key)
+        return None if row is None else int(row[1])
+
+    def list_pauses(self) -> list[PauseRow]:
+        return [PauseRow(channel=row[0], pause_time=row[1], reason=row[2]) for row in self._rows("list_pauses")]
+
+
+class Unit(Reader):
+    """A unit of work: reads see its own writes; all of it is kept or nothing."""
+
+    def _run(self, name: str, values: Mapping[str, Any]) -> int:
+        return self._cursor.execute(_SQL[name], values).rowcount
+
+    def insert_decision(self, row: DecisionRow) -> bool:
+        """Insert a decision; False where its request_id or its step is taken."""
+        try:
+            self._run("insert_decision", _values(row))
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def insert_outcome(self, row: OutcomeRow) -> None:
+        self._run("insert_outcome", _values(row))
+
+    def insert_contact(self, row: ContactRow) -> None:
+        self._run("insert_contact", _values(row))
+
+    def insert_customer(self, customer_key: str, profile: Profile, moment: int) -> None:
+        text = profile_to_json(profile)
+        self._run(
+            "insert_customer",
+            {"customer_key": customer_key, "profile": text, "create_time": moment, "update_time": moment},
+        )
+
+    def insert_identities(self, customer_key: str, hashes: Iterable[bytes]) -> None:
+        for identity_hash in hashes:
+            self._run("insert_identity", {"identity_hash": identity_hash, "customer_key": customer_key})
+
+    def update_profile(self, customer_key: str, profile: Profile, moment: int) -> None:
+        self._run(
+            "update_profile",
+            {"key_customer_key": customer_key, "new_profile": profile_to_json(profile), "new_update_time": moment},
+        )
+
+    def update_trainable(self, decision_id: str, step: int, trainable: bool) -> None:
+        self._run("update_trainable", {"key_decision_id": decision_id, "key_step": step, "new_trainable": trainable})
+
+    def update_contact(self, row: ContactRow) -> None:
+        self._run(
+            "update_contact",
+            {
+                "key_decision_id": row.decision_id,
+                "key_step": row.step,
+                "new_start_time": row.start_time,
+                "new_end_time": row.end_time,
+                "new_is_open": row.is_open,
+            },
+        )
+
+    def update_outcome(self, event_id: str, status: str, step: int, customer_key: str) -> None:
+        self._run(
+            "update_outcome",
+            {"key_event_id": event_id, "new_status": status, "new_step": step, "new_customer_key": customer_key},
+        )
+
+    def merge_customers(self, winner: str, losers: Sequence[str]) -> None:
+        """Give everything of some customers to one, whose own profile goes over theirs."""
+        profile = self.find_profile(winner) or Profile()
+        for loser in losers:
+            profile = (self.find_profile(loser) or Profile()).updated(profile)
+            for table in _KEYED:
+                self._run(f"move_{table.name}", {"key_customer_key": loser, "new_customer_key": winner})
+            self._run("delete_customer", {"customer_key": loser})
+        self._run(
+            "update_profile",
+            {
+                "key_customer_key": winner,
+                "new_profile": profile_to_json(profile),
+                "new_update_time": self.find_create_time(winner),
+            },
+        )
+
+    def insert_pause(self, row: PauseRow) -> None:
+        self._run("delete_pause", {"channel": row.channel})
+        self._run("insert_pause", _values(row))
+
+    def delete_pause(self, channel: str) -> bool:
+        return self._run("delete_pause", {"channel": channel}) > 0
+
+
+def _decision_row(row: Any) -> DecisionRow | None:
+    if row is None:
+        return None
+    values = dict(zip(_names(DecisionRow), row, strict=True))
+    values["trainable"] = bool(values["trainable"])
+    return DecisionRow(**values)
+
+
+def _outcome_row(row: Any) -> OutcomeRow:
+    values = dict(zip(_names(OutcomeRow), row, strict=True))
+    values["machine_generated"] = bool(values["machine_generated"])
+    return OutcomeRow(**values)
+
+
+class Store:
+    """One database. Threads may share it; `write` blocks until its unit is on disk."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_engine(url)
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._writer = GroupWriter(self._connect())
+
+    def _connect(self) -> sqlite3.Connection:
+        pooled = self._engine.raw_connection()
+        connection = cast(sqlite3.Connection, pooled.driver_connection)
+        pooled.detach()
+        connection.isolation_level = None
+        return connection
+
+    def _reader(self) -> Reader:
+        reader = getattr(self._local, "reader", None)
+        if reader is None:
+            connection = self._connect()
+            with self._lock:
+                self._connections.append(connection)
+            reader = self._local.reader = Reader(connection.cursor())
+        return cast(Reader, reader)
+
+    def read(self, question: Callable[[Reader], T]) -> T:
+        """Ask the database something; each statement sees all that is committed by then.
+
+        Raises
+        ------
+        StoreUnavailable: the database is locked or cannot be read.
+        """
+        try:
+            return question(self._reader())
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the database cannot be read: {error}; try again") from error
+
+    def write(self, unit: Callable[[Unit], T]) -> T:
+        """Run a unit of work and return what it returned, once it is on disk; see GroupWriter.run for what it raises."""
+        return self._writer.run(lambda cursor: unit(Unit(cursor)))
+
+    def close(self) -> None:
+        """Commit what waits and close every connection."""
+        self._writer.close()
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self._engine.dispose()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, Table, bindparam, func, select
+from sqlalchemy import Select, Table, bindparam, func, literal_column, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -26,7 +26,7 @@ _PURCHASES = ("order", "store_purchase")
 
 
 def _sql(clause: ClauseElement) -> str:
-    return str(clause.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))
+    return str(clause.compile(dialect=_DIALECT))
 
 
 def _insert(table: Table) -> str:
@@ -140,7 +140,7 @@ _SQL = {
         .where(
             _o.customer_key == bindparam("customer_key"),
             _o.occur_time > bindparam("after"),
-            _o.type.in_([bindparam(f"type_{kind}", kind, literal_execute=True) for kind in _PURCHASES]),
+            _o.type.in_([literal_column(f"'{kind}'") for kind in _PURCHASES]),
         )
         .order_by(_o.occur_time)
     ),
@@ -152,6 +152,11 @@ _SQL = {
             _c.is_open == bindparam("is_open"),
         )
         .order_by(_c.start_time)
+    ),
+    "find_contact": _sql(
+        _select(schema.contacts, ContactRow).where(
+            _c.decision_id == bindparam("decision_id"), _c.step == bindparam("step")
+        )
     ),
     "find_identity": _sql(
         select(schema.identities.c.customer_key).where(schema.identities.c.identity_hash == bindparam("identity_hash"))
@@ -224,7 +229,11 @@ class Reader:
     def list_contacts(self, customer_key: str, after: int) -> list[ContactRow]:
         """Return a customer's contacts that count and start after a time, in order."""
         rows = self._rows("list_contacts", customer_key=customer_key, after=after, is_open=True)
-        return [ContactRow(**dict(zip(_names(ContactRow), row, strict=True))) for row in rows]
+        return [_contact_row(row) for row in rows]
+
+    def find_contact(self, decision_id: str, step: int) -> ContactRow | None:
+        row = self._row("find_contact", decision_id=decision_id, step=step)
+        return None if row is None else _contact_row(row)
 
     def find_identities(self, hashes: Iterable[bytes]) -> dict[bytes, str]:
         """Return the customer key of each identity that is known."""
@@ -339,6 +348,12 @@ def _decision_row(row: Any) -> DecisionRow | None:
     values = dict(zip(_names(DecisionRow), row, strict=True))
     values["trainable"] = bool(values["trainable"])
     return DecisionRow(**values)
+
+
+def _contact_row(row: Any) -> ContactRow:
+    values = dict(zip(_names(ContactRow), row, strict=True))
+    values["is_open"] = bool(values["is_open"])
+    return ContactRow(**values)
 
 
 def _outcome_row(row: Any) -> OutcomeRow:

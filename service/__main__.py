@@ -1,0 +1,118 @@
+"""`python -m service`: serve, or check that it could."""
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from models.errors import ChannelChoiceError, InvalidInput
+from service.settings import PREFIX, Settings, load_settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve channel choices over gRPC.",
+        epilog=f"Each setting is also an environment variable {PREFIX}NAME; an option goes over it.",
+    )
+    parser.add_argument("--check", action="store_true", help="check settings, rules, database and bundle, then exit")
+    parser.add_argument(
+        "--example", action="store_true", help="send one example request after the start, and print the answer"
+    )
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" (default: {field.default})"
+        option = f"--{name.replace('_', '-')}"
+        help_text = f"{field.description}{default}".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(option, action="store_const", const=True, help=help_text)
+        elif name != "mlflow_token":
+            parser.add_argument(option, metavar="VALUE", help=help_text)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 after a clean stop, 2 where it cannot start."""
+    began = time.perf_counter()
+    options = vars(_parser().parse_args(arguments))
+    is_check, is_example = options.pop("check"), options.pop("example")
+    try:
+        settings = load_settings({name: value for name, value in options.items() if value is not None})
+        return _check(settings) if is_check else _serve(settings, began, is_example=is_example)
+    except InvalidInput as error:
+        print(
+            f"{error.subject} refused:",
+            *(f"  {violation}" for violation in error.violations),
+            sep="\n",
+            file=sys.stderr,
+        )
+    except ChannelChoiceError as error:
+        print(error, file=sys.stderr)
+    return 2
+
+
+def _check(settings: Settings) -> int:
+    """Open everything that serving needs, say what there is, and close it."""
+    from service.app import open_app
+    from service.log import set_up_log
+
+    set_up_log(settings)
+    with open_app(settings.model_copy(update={"address": "127.0.0.1:0"})) as app:
+        bundle = app.bundles.current
+        for name, value in settings.public().items():
+            print(f"{name} = {value}")
+        print(
+            f"rules {app.rules.name}: {len(app.rules.channels)} channels, {len(app.rules.prices)} prices, {app.rules.currency}"
+        )
+        if bundle is not None:
+            print(f"bundle {bundle.version}: {bundle.tree_count} trees, {len(bundle.description.columns)} columns")
+        elif settings.bundle:
+            print(app.bundles.error, file=sys.stderr)
+            return 2
+        else:
+            print("bundle: none, the rule cascade decides")
+    print("ready to serve")
+    return 0
+
+
+def _serve(settings: Settings, began: float, *, is_example: bool) -> int:
+    from service.app import open_app
+    from service.log import set_up_log
+
+    set_up_log(settings)
+    import structlog
+
+    log = structlog.get_logger("service")
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    with open_app(settings) as app:
+        app.server.start()
+        host = settings.address.rpartition(":")[0]
+        seconds = time.perf_counter() - began
+        log.info("serving", address=f"{host}:{app.server.port}", seconds=round(seconds, 2), **_versions(app))
+        if is_example:
+            from service.example import ask
+
+            print(ask(f"{host}:{app.server.port}"), flush=True)
+            print("Serving until Ctrl-C.", flush=True)
+        stop.wait()
+        log.info("draining", seconds=settings.drain_seconds)
+        app.server.stop(settings.drain_seconds)
+    log.info("stopped")
+    return 0
+
+
+def _versions(app: Any) -> dict[str, str]:
+    bundle = app.bundles.current
+    return {"rules": app.rules.name, "bundle": bundle.version if bundle else "none"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The composition root: everything is put together here, and taken apart in reverse."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from models.errors import BundleError, RulesInvalid, Violation
+from models.rules import Rules, parse_rules
+from service.bundles import BundleHolder
+from service.clock import Clock, SystemClock
+from service.customers import Customers
+from service.decisions import Decisions
+from service.outcomes import Outcomes
+from service.registry import Registry
+from service.rpc.server import Server
+from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
+from service.settings import Settings
+from service.store.engine import parse_url
+from service.store.identity import load_key
+from service.store.store import Store
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A service that is bound but does not answer yet."""
+
+    server: Server
+    rules: Rules
+    bundles: BundleHolder
+
+
+def read_rules(path: Path) -> Rules:
+    """Read a rules file.
+
+    Raises
+    ------
+    RulesInvalid: with every mistake in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RulesInvalid([Violation(field="", description=f"cannot be read: {error}")], str(path)) from error
+    return parse_rules(text, str(path))
+
+
+def identity_key_path(settings: Settings) -> Path:
+    """Return where the identity key is: as set, else beside the database."""
+    if settings.identity_key_file is not None:
+        return settings.identity_key_file
+    return Path(str(parse_url(settings.database_url).database)).parent / "identity.key"
+
+
+@contextlib.contextmanager
+def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
+    """Put the service together; at the end of the block everything is closed, and what was accepted is on disk.
+
+    Raises
+    ------
+    SettingsInvalid, RulesInvalid, StoreInvalid: it cannot start like this; each says what to do.
+    """
+    clock = clock or SystemClock()
+    rules = read_rules(settings.rules_file)
+    with contextlib.ExitStack() as closing:
+        store = Store(settings.database_url)
+        closing.callback(store.close)
+        key = load_key(identity_key_path(settings))
+        token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
+        bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
+        closing.callback(bundles.close)
+        try:
+            bundles.load()
+        except BundleError as error:
+            _log.warning("no bundle serves, the rule cascade decides", error=str(error))
+        customers = Customers(store, rules, clock, key)
+        decisions = Decisions(store, rules, bundles, clock, customers, key)
+        closing.callback(decisions.close)
+        server = Server(
+            settings,
+            ChannelChoiceServicer(decisions, rules, clock),
+            OutcomeServicer(Outcomes(store, rules, clock, customers), rules, clock),
+            CustomerServicer(customers, rules, clock),
+            AdminServicer(store, rules, clock, bundles, decisions, clock.now()),
+        )
+        bundles.watch(settings.bundle_poll_seconds)
+        yield App(server=server, rules=rules, bundles=bundles)

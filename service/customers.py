@@ -1,0 +1,175 @@
+"""One person across identities: finding, creating, merging, and what is known of them."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from models.context import Contact, CustomerState
+from models.errors import NotFound
+from models.record import from_micros, to_micros
+from models.rules import Rules
+from service.clock import Clock
+from service.requests import Person, UpsertRequest
+from service.store.identity import hash_identity
+from service.store.profile import Profile
+from service.store.store import Reader, Store, Unit
+
+_CONTACT_MEMORY = timedelta(days=60)
+_ORDER_MEMORY = timedelta(days=365)
+_STRIPES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The person behind some identities: their key, what is stored of them, and which identities are new."""
+
+    key: str
+    is_new: bool
+    new_hashes: tuple[bytes, ...]
+    profile: Profile
+
+
+class Customers:
+    """Use cases about customers, and the locks under which one person's decisions are made one at a time."""
+
+    def __init__(self, store: Store, rules: Rules, clock: Clock, identity_key: bytes) -> None:
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        self._identity_key = identity_key
+        self._identity_locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._person_locks = [threading.Lock() for _ in range(_STRIPES)]
+
+    def hashes(self, person: Person) -> tuple[bytes, ...]:
+        """Return the keyed hashes of a person's identities."""
+        return tuple(hash_identity(self._identity_key, kind, value) for kind, value in person.identities)
+
+    @contextmanager
+    def hold(self, hashes: Sequence[bytes], *, is_merging: bool = True) -> Iterator[Resolved]:
+        """Resolve identities to one person and keep that person for this thread until the block ends.
+
+        Locks are taken in one order, identities before persons, so that no two threads wait for each other.
+        """
+        with ExitStack() as held:
+            for stripe in sorted({int.from_bytes(h[:4]) % _STRIPES for h in hashes}):
+                held.enter_context(self._identity_locks[stripe])
+            while True:
+                keys = self._store.read(lambda reader: reader.find_identities(hashes))
+                found = sorted(set(keys.values()))
+                locks = ExitStack()
+                for stripe in sorted({_stripe(key) for key in found or [_first_key(hashes)]}):
+                    locks.enter_context(self._person_locks[stripe])
+                if self._store.read(lambda reader: reader.find_identities(hashes)) == keys:
+                    held.enter_context(locks)
+                    break
+                locks.close()  # merged into another person meanwhile
+            key = found[0] if found else _first_key(hashes)
+            if len(found) > 1 and is_merging:
+                key = self._store.write(lambda unit: merge(unit, found))
+            profile = self._profile(key) if found else Profile()
+            new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
+            yield Resolved(key=key, is_new=not found, new_hashes=new, profile=profile)
+
+    @contextmanager
+    def hold_owner(self, decision_id: str) -> Iterator[tuple[str, Profile]]:
+        """Keep the person that a decision was for, for this thread until the block ends.
+
+        Raises
+        ------
+        NotFound: there is no such decision.
+        """
+        while True:
+            row = self._store.read(lambda reader: reader.find_step(decision_id, 1))
+            if row is None:
+                raise NotFound("decision", decision_id)
+            key = row.customer_key
+            with self._person_locks[_stripe(key)]:
+                again = self._store.read(lambda reader: reader.find_step(decision_id, 1))
+                if again is not None and again.customer_key == key:
+                    yield key, self._profile(key)
+                    return
+
+    def _profile(self, key: str) -> Profile:
+        return self._store.read(lambda reader: reader.find_profile(key)) or Profile()
+
+    def upsert(self, request: UpsertRequest) -> str:
+        """Store what is known of a customer and return their key."""
+        now = to_micros(self._clock.now())
+        with self.hold(self.hashes(request.person)) as person:
+            profile = person.profile.updated(request.profile)
+
+            def unit(work: Unit) -> None:
+                keep_person(work, person, now)
+                work.update_profile(person.key, profile, now)
+
+            self._store.write(unit)
+            return person.key
+
+    def get(self, person: Person) -> tuple[str, Profile, int]:
+        """Return a customer's key, profile and number of identities.
+
+        Raises
+        ------
+        NotFound: no identity of theirs is known.
+        """
+        hashes = self.hashes(person)
+
+        def question(reader: Reader) -> tuple[str, Profile, int]:
+            keys = sorted(set(reader.find_identities(hashes).values()))
+            if not keys:
+                raise NotFound("customer", "with these identities")
+            return keys[0], reader.find_profile(keys[0]) or Profile(), reader.count_identities(keys[0])
+
+        return self._store.read(question)
+
+    def state(self, key: str, profile: Profile, person: Person | None, now: datetime) -> CustomerState:
+        """Return what a decision needs to know of a person; what the request says goes over what is stored."""
+
+        def question(reader: Reader) -> CustomerState:
+            contacts = reader.list_contacts(key, to_micros(now - _CONTACT_MEMORY))
+            orders = reader.list_purchases(key, to_micros(now - _ORDER_MEMORY))
+            return CustomerState(
+                key=key,
+                time_zone=(person and person.time_zone) or profile.time_zone or self._rules.time_zone,
+                country=(person and person.country) or profile.country or self._rules.country,
+                locale=(person and person.locale) or profile.locale,
+                contacts=tuple(
+                    Contact(
+                        decision_id=row.decision_id,
+                        channel=row.channel,
+                        topic=row.topic,
+                        category=row.category,  # type: ignore[arg-type]  # written from a Category
+                        start=from_micros(row.start_time),
+                        end=from_micros(row.end_time),
+                    )
+                    for row in contacts
+                ),
+                order_times=tuple(map(from_micros, orders)),
+            )
+
+        return self._store.read(question)
+
+
+def keep_person(unit: Unit, person: Resolved, moment: int) -> None:
+    """Write down a person who is new, and identities that are."""
+    if person.is_new:
+        unit.insert_customer(person.key, person.profile, moment)
+    unit.insert_identities(person.key, person.new_hashes)
+
+
+def merge(unit: Unit, keys: Sequence[str]) -> str:
+    """Merge several people into the one known longest, and return their key."""
+    winner = min(keys, key=lambda key: (unit.find_create_time(key) or 0, key))
+    unit.merge_customers(winner, [key for key in keys if key != winner])
+    return winner
+
+
+def _first_key(hashes: Sequence[bytes]) -> str:
+    """Return the key of a person seen for the first time: from their first identity, so that it is the same everywhere."""
+    return hashes[0].hex()[:32]
+
+
+def _stripe(key: str) -> int:
+    return int(key[:8], 16) % _STRIPES

@@ -1,0 +1,346 @@
+"""Use cases: choosing a channel, advancing a cascade, reading a decision."""
+
+import hmac
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from models.cascade import Progress, advance_time, find_end, first_events
+from models.context import ChannelOption, Content, Context, Message, Mode, Verdict
+from models.decide import Choice, Decision, decide, end_cascade, make_seed
+from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
+from models.features import NO_SEND
+from models.record import (
+    choice_from_json,
+    choice_to_json,
+    context_from_json,
+    context_to_json,
+    features_to_json,
+    from_micros,
+    pack_actions,
+    to_micros,
+    unpack_actions,
+)
+from models.rules import Rules
+from service.bundles import BundleHolder
+from service.clock import Clock
+from service.customers import Customers, Resolved, keep_person
+from service.outcomes import adopt_parked, cascade_events, contact_of
+from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
+from service.store.profile import Profile
+from service.store.store import DecisionRow, OutcomeRow, Store, Unit
+
+_BATCH_THREADS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A decision as it is answered: what was decided, for which request, and whether it was made before."""
+
+    decision: Decision
+    request_id: str
+    trainable: bool
+    is_replayed: bool = False
+
+
+class Decisions:
+    """Decides, keeps what was decided before it answers, and answers the same again to the same request."""
+
+    def __init__(
+        self, store: Store, rules: Rules, bundles: BundleHolder, clock: Clock, customers: Customers, digest_key: bytes
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._bundles = bundles
+        self._clock = clock
+        self._customers = customers
+        self._digest_key = digest_key
+        self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
+        self._count = 0
+        self._count_lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How many decisions were answered since the start."""
+        return self._count
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def choose(self, request: ChooseRequest) -> Answer:
+        """Decide one message for one customer.
+
+        Raises
+        ------
+        AlreadyExists: the request_id came before with another body. StoreUnavailable: try again.
+        """
+        digest = hmac.digest(self._digest_key, request.body, "sha256")
+        with self._customers.hold(
+            self._customers.hashes(request.person), is_merging=request.mode is not Mode.DRY_RUN
+        ) as person:
+            known = self._store.read(lambda reader: reader.find_request(request.request_id))
+            if known is not None:
+                return self._replay(known, digest)
+            context = self._first_context(request, person)
+            decision = decide(context, self._rules, self._bundles.current)
+            if context.mode is not Mode.DRY_RUN and not self._keep(decision, request.request_id, digest, person):
+                other = self._store.read(lambda reader: reader.find_request(request.request_id))
+                if other is None:
+                    raise AlreadyExists("decision", context.decision_id)
+                return self._replay(other, digest)
+            return self._answer(decision, request.request_id)
+
+    def choose_all(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+        """Decide many requests, sharing commits; those of one customer in their order. Answers come in the requests' order."""
+        groups: dict[bytes, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self._customers.hashes(request.person)[0], []).append(index)
+        answers: list[Answer | ChannelChoiceError | None] = [None] * len(requests)
+
+        def run(indexes: list[int]) -> None:
+            for index in indexes:
+                try:
+                    answers[index] = self.choose(requests[index])
+                except ChannelChoiceError as error:
+                    answers[index] = error
+
+        for done in [self._pool.submit(run, indexes) for indexes in groups.values()]:
+            done.result()
+        return [answer for answer in answers if answer is not None]
+
+    def advance(self, request: AdvanceRequest) -> Answer:
+        """Decide the next step of a cascade; DEFER, which is not kept, while the last step's wait is not over.
+
+        Raises
+        ------
+        NotFound: no such decision. InvalidInput: the completed step was not decided yet.
+        """
+        with self._customers.hold_owner(request.decision_id) as (key, profile):
+            steps = self._store.read(lambda reader: reader.list_steps(request.decision_id))
+            if request.completed_step > len(steps):
+                problem = f"step {request.completed_step} was not decided yet, the latest is {len(steps)}"
+                raise InvalidInput([Violation(field="completed_step", description=problem)])
+            if request.completed_step < len(steps):
+                return self._stored(steps[request.completed_step], is_replayed=True)
+            last = steps[-1]
+            if last.verdict != Verdict.SEND:
+                return self._stored(last, is_replayed=True)
+            context = self._next_context(request, steps, key, profile)
+            progress = self._progress(context, steps)
+            end = find_end(context, self._rules, progress)
+            if end is not None:
+                decision = end_cascade(context, self._rules, end)
+            else:
+                ready = advance_time(self._rules, progress)
+                if ready > context.decide_time:
+                    waiting = Choice(
+                        verdict=Verdict.DEFER, retry_time=ready, policy="waiting", rules_name=self._rules.name
+                    )
+                    return self._answer(Decision(context=context, choice=waiting), last.request_id)
+                decision = decide(context, self._rules, self._bundles.current)
+            if decision.choice.verdict is not Verdict.DEFER:
+                self._keep(decision, last.request_id, last.request_digest, None)
+            return self._answer(decision, last.request_id)
+
+    def get(self, decision_id: str) -> tuple[list[Answer], list[OutcomeRow]]:
+        """Return all steps of a decision and all outcomes reported of it.
+
+        Raises
+        ------
+        NotFound: there is no such decision.
+        """
+        steps = self._store.read(lambda reader: reader.list_steps(decision_id))
+        if not steps:
+            raise NotFound("decision", decision_id)
+        outcomes = self._store.read(lambda reader: reader.list_outcomes(decision_id))
+        return [self._stored(row) for row in steps], outcomes
+
+    def _answer(self, decision: Decision, request_id: str) -> Answer:
+        with self._count_lock:
+            self._count += 1
+        return Answer(decision=decision, request_id=request_id, trainable=decision.choice.trainable)
+
+    def _replay(self, row: DecisionRow, digest: bytes) -> Answer:
+        if row.request_digest != digest:
+            raise AlreadyExists("request_id", row.request_id)
+        return self._stored(row, is_replayed=True)
+
+    def _stored(self, row: DecisionRow, *, is_replayed: bool = False) -> Answer:
+        """Return a stored decision; given again it is as it was, else with what has become of it since."""
+        decision = decision_of(row)
+        trainable = decision.choice.trainable if is_replayed else row.trainable
+        return Answer(decision=decision, request_id=row.request_id, trainable=trainable, is_replayed=is_replayed)
+
+    def _keep(self, decision: Decision, request_id: str, digest: bytes, person: Resolved | None) -> bool:
+        """Write a decision down with all that follows from it; False where its request_id or step is taken."""
+        row = row_of(decision, request_id, digest)
+        choice, message = decision.choice, decision.context.message
+
+        def unit(work: Unit) -> bool:
+            if not work.insert_decision(row):
+                return False
+            if person is not None:
+                keep_person(work, person, row.decide_time)
+            if choice.verdict is Verdict.SEND and choice.slot is not None and decision.context.mode is Mode.LIVE:
+                end = to_micros(choice.slot.end)
+                work.insert_contact(contact_of(row, message.topic, message.category, end))
+            adopt_parked(work, [row], self._rules, row.decide_time)
+            return True
+
+        return self._store.write(unit)
+
+    def _first_context(self, request: ChooseRequest, person: Resolved) -> Context:
+        now = self._clock.now()
+        message = _message(request.message, self._rules, now)
+        features = {**person.profile.features, **request.person.features, **request.features}
+        return Context(
+            decision_id=_new_id(now, request.request_id),
+            step=1,
+            decide_time=now,
+            not_before=max(now, message.earliest_time),
+            customer=self._customers.state(person.key, person.profile, request.person, now),
+            message=message,
+            options=tuple(_option(channel, person.profile, self._rules) for channel in request.channels),
+            seed=make_seed(request.request_id, 1),
+            constraints=request.constraints,
+            features=features,
+            paused=self._paused(),
+            mode=request.mode,
+        )
+
+    def _next_context(
+        self, request: AdvanceRequest, steps: Sequence[DecisionRow], key: str, profile: Profile
+    ) -> Context:
+        """Return the context of the next step: that of the first, as things are now."""
+        now = self._clock.now()
+        first = context_from_json(steps[0].context)
+        last = context_from_json(steps[-1].context)
+        state = self._customers.state(key, profile, None, now)
+        state = replace(state, time_zone=first.customer.time_zone, country=first.customer.country)
+        options = {option.channel: option for option in last.options}
+        for asked in request.channels:
+            options[asked.channel] = _option(asked, profile, self._rules)
+        consenting = tuple(_still_consented(option, profile) for option in options.values())
+        number = len(steps) + 1
+        return replace(
+            first,
+            step=number,
+            decide_time=now,
+            not_before=now,
+            customer=state,
+            options=consenting,
+            seed=make_seed(steps[0].request_id, number),
+            tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
+            paused=self._paused(),
+        )
+
+    def _progress(self, context: Context, steps: Sequence[DecisionRow]) -> Progress:
+        last = steps[-1]
+        seen = self._store.read(lambda reader: cascade_events(reader, last, steps[0]))
+        sent = [
+            c.start
+            for c in context.customer.contacts
+            if c.decision_id == last.decision_id and c.channel == last.channel
+        ]
+        return Progress(
+            events=first_events((event, from_micros(moment)) for event, moment in seen),
+            last_send_time=sent[-1] if sent else from_micros(last.send_time or last.decide_time),
+            last_channel=last.channel,
+            steps_made=len(steps),
+        )
+
+    def _paused(self) -> tuple[str, ...]:
+        return tuple(row.channel for row in self._store.read(lambda reader: reader.list_pauses()))
+
+
+def decision_of(row: DecisionRow) -> Decision:
+    """Read a decision back from its log row."""
+    context = context_from_json(row.context)
+    choice = choice_from_json(row.choice)
+    return Decision(context=context, choice=choice, distribution=unpack_actions(context, row.actions))
+
+
+def row_of(decision: Decision, request_id: str, digest: bytes) -> DecisionRow:
+    """Return the log row of a decision."""
+    context, choice = decision.context, decision.choice
+    is_send = choice.verdict is Verdict.SEND and choice.action is not None and choice.action.send_time is not None
+    return DecisionRow(
+        decision_id=context.decision_id,
+        step=context.step,
+        request_id=request_id,
+        request_digest=digest,
+        customer_key=context.customer.key,
+        decide_time=to_micros(context.decide_time),
+        campaign=context.message.campaign,
+        mode=context.mode,
+        verdict=choice.verdict,
+        channel=choice.action.channel if is_send and choice.action else NO_SEND,
+        send_time=to_micros(choice.action.send_time) if choice.action and choice.action.send_time else None,
+        propensity=choice.propensity,
+        price_micros=choice.price_micros,
+        order_margin_micros=context.message.order_margin_micros,
+        policy=choice.policy,
+        bundle_version=choice.bundle_version,
+        rules_name=choice.rules_name,
+        trainable=choice.trainable,
+        features=features_to_json(decision),
+        context=context_to_json(context),
+        choice=choice_to_json(choice),
+        actions=pack_actions(decision),
+    )
+
+
+def _new_id(now: datetime, request_id: str) -> str:
+    """Return a UUID of version 7: 48 bits of milliseconds, then bits that depend on the request alone (RFC 9562)."""
+    milliseconds = to_micros(now) // 1000
+    noise = int.from_bytes(hmac.digest(b"decision_id", request_id.encode(), "sha256")[:10])
+    value = (milliseconds & (1 << 48) - 1) << 80 | noise
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return str(UUID(int=value))
+
+
+def _message(asked: AskedMessage, rules: Rules, now: datetime) -> Message:
+    earliest = asked.earliest_time or now
+    expire = asked.expire_time or max(earliest, now) + timedelta(hours=rules.timing.lifetime_hours)
+    return Message(
+        campaign=asked.campaign,
+        kind=asked.kind,
+        category=asked.category,
+        order_margin_micros=asked.order_margin_micros,
+        earliest_time=earliest,
+        expire_time=expire,
+        content=asked.content,
+        topic=asked.topic,
+        offer=asked.offer,
+        journey_stage=asked.journey_stage,
+        relevance_half_life_seconds=asked.relevance_half_life_seconds,
+        priority=asked.priority,
+    )
+
+
+def _option(asked: AskedChannel, profile: Profile, rules: Rules) -> ChannelOption:
+    """Take request and profile together; a stored withdrawal of consent wins over everything."""
+    stored = profile.consents.get(asked.channel)
+    consent = asked.consent or (stored.state if stored else rules.channels[asked.channel].consent_default)
+    if stored is not None and stored.state == "denied":
+        consent = "denied"
+    reachable = asked.is_reachable
+    if reachable is None:
+        reachable = profile.reachability.get(asked.channel, "reachable") == "reachable"
+    content: Content | None = asked.content
+    return ChannelOption(
+        channel=asked.channel,
+        is_reachable=reachable,
+        has_consent=consent == "granted",
+        price_override_micros=asked.price_override_micros,
+        content=content,
+    )
+
+
+def _still_consented(option: ChannelOption, profile: Profile) -> ChannelOption:
+    stored = profile.consents.get(option.channel)
+    return replace(option, has_consent=False) if stored is not None and stored.state == "denied" else option

@@ -1,0 +1,174 @@
+"""From decisions to the contract's messages."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from models.cascade import ADVANCE_ON, Event, stop_events
+from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
+from models.explain import explain, free_only_micros
+from models.record import from_micros
+from models.rules import Rules
+from service.decisions import Answer
+from service.gen.channelchoice.v1 import customer_pb2 as customer_pb
+from service.gen.channelchoice.v1 import decision_pb2 as pb
+from service.gen.channelchoice.v1 import message_pb2 as message_pb
+from service.gen.channelchoice.v1 import money_pb2 as money_pb
+from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
+from service.store.profile import Profile
+from service.store.store import OutcomeRow
+from service.version import VERSION
+
+_VERDICTS = {v: pb.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
+_REASONS = {r: pb.SuppressionReason.Value(f"SUPPRESSION_REASON_{r.name}") for r in Reason}
+_MODES = {m: pb.DecisionMode.Value(f"DECISION_MODE_{m.name}") for m in Mode}
+_CAUSES = {c: pb.DegradedCause.Value(f"DEGRADED_CAUSE_{c.name}") for c in DegradedCause}
+_EVENTS = {e: pb.CascadeEvent.Value(f"CASCADE_EVENT_{e.name}") for e in Event}
+_ENDS = {e: pb.CascadeEnd.Value(f"CASCADE_END_{e.name}") for e in CascadeEnd}
+_CATEGORIES = {
+    "marketing": message_pb.MESSAGE_CATEGORY_MARKETING,
+    "service": message_pb.MESSAGE_CATEGORY_SERVICE,
+    "transactional": message_pb.MESSAGE_CATEGORY_TRANSACTIONAL,
+}
+
+
+def stamp(moment: datetime) -> Timestamp:
+    """Return the contract's form of a moment."""
+    found = Timestamp()
+    found.FromDatetime(moment)
+    return found
+
+
+def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decision:
+    """Return a decision as the contract has it, with actions and explanation where all is asked for."""
+    decision = answer.decision
+    context, choice = decision.context, decision.choice
+    message = pb.Decision(
+        decision_id=context.decision_id,
+        request_id=answer.request_id,
+        step=context.step,
+        verdict=_VERDICTS[choice.verdict],
+        propensity=choice.propensity,
+        trainable=answer.trainable,
+        decide_time=stamp(context.decide_time),
+        mode=_MODES[context.mode],
+        category=_CATEGORIES[context.message.category],
+        versions=pb.Versions(
+            policy=choice.policy, bundle=choice.bundle_version, rules=choice.rules_name, service=VERSION
+        ),
+        suppressed=[
+            pb.SuppressedChannel(
+                channel=s.channel,
+                reason=_REASONS[s.reason],
+                detail=s.detail,
+                retry_time=stamp(s.retry_time) if s.retry_time else None,
+            )
+            for s in choice.suppressed
+        ],
+        degraded=[pb.Degraded(cause=_CAUSES[d.cause], detail=d.detail) for d in choice.degraded],
+        retry_time=stamp(choice.retry_time) if choice.retry_time else None,
+    )
+    if choice.verdict is Verdict.SEND and choice.action is not None and choice.slot is not None:
+        message.channel = choice.action.channel
+        message.send_time.CopyFrom(stamp(choice.slot.start))
+        message.send_window_end_time.CopyFrom(stamp(choice.slot.end))
+        message.price.CopyFrom(money(choice.price_micros, rules))
+        message.cascade.CopyFrom(_cascade(answer, rules))
+    elif choice.cascade_end is not None:
+        message.cascade.end = _ENDS[choice.cascade_end]
+    if is_full:
+        message.actions.extend(_actions(answer, rules))
+        message.explanation.sentences.extend(explain(decision, rules.currency))
+        if decision.distribution is not None:
+            message.explanation.free_only_value.CopyFrom(money(free_only_micros(decision.distribution), rules))
+    return message
+
+
+def _cascade(answer: Answer, rules: Rules) -> pb.Cascade:
+    steps = answer.decision.choice.steps
+    stops = [_EVENTS[event] for event in stop_events(rules)]
+    found = pb.Cascade()
+    for index, step in enumerate(steps):
+        is_last = index == len(steps) - 1
+        added = found.steps.add(
+            step=step.step,
+            channel=step.channel,
+            not_before_time=stamp(step.not_before),
+            advance_on=[] if is_last else [_EVENTS[event] for event in ADVANCE_ON],
+            stop_on=stops,
+            price=money(step.price_micros, rules),
+        )
+        added.wait.FromTimedelta(step.wait)
+    if len(steps) > 1:
+        found.advance_time.CopyFrom(stamp(steps[0].not_before + steps[0].wait))
+    return found
+
+
+def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
+    found = answer.decision.distribution
+    if found is None:
+        return []
+    table = found.table
+    return [
+        pb.ActionValue(
+            channel="" if action.send_time is None else action.channel,
+            send_time=None if action.send_time is None else stamp(action.send_time),
+            propensity=found.probabilities[i],
+            p_response=table.p_response[i],
+            uplift=table.uplift[i],
+            p_unsubscribe=table.p_unsubscribe[i],
+            incremental_value=money(table.incremental_micros[i], rules),
+            price=money(table.price_micros[i], rules),
+            harm=money(table.harm_micros[i], rules),
+            net_value=money(table.net_micros[i], rules),
+            shadow_price=table.shadow_price,
+        )
+        for i, action in enumerate(table.actions)
+    ]
+
+
+def money(micros: float, rules: Rules) -> money_pb.Money:
+    """Return an amount in the rules' currency, rounded to whole micros."""
+    return money_pb.Money(micros=round(float(micros)), currency=rules.currency)
+
+
+def outcome_message(row: OutcomeRow, rules: Rules) -> outcome_pb.Outcome:
+    """Return a stored outcome as the contract has it."""
+    found = outcome_pb.Outcome(
+        event_id=row.event_id,
+        decision_id=row.decision_id,
+        step=row.step,
+        type=outcome_pb.OutcomeType.Value(f"OUTCOME_TYPE_{row.type.upper()}"),
+        occur_time=stamp(from_micros(row.occur_time)),
+        machine_generated=row.machine_generated,
+        value=None if row.value_micros is None else money(row.value_micros, rules),
+        actual_cost=None if row.cost_micros is None else money(row.cost_micros, rules),
+    )
+    if row.csat is not None:
+        found.survey.csat = row.csat
+    if row.nps is not None:
+        found.survey.nps = row.nps
+    return found
+
+
+def customer_message(profile: Profile) -> customer_pb.Customer:
+    """Return a stored profile as the contract has it."""
+    found = customer_pb.Customer(
+        customer=customer_pb.CustomerRef(time_zone=profile.time_zone, locale=profile.locale, country=profile.country)
+    )
+    for name, value in profile.features.items():
+        feature = found.customer.features[name]
+        if isinstance(value, bool):
+            feature.flag = value
+        elif isinstance(value, str):
+            feature.text = value
+        else:
+            feature.number = value
+    for channel, said in sorted(profile.consents.items()):
+        state = customer_pb.CONSENT_STATE_GRANTED if said.state == "granted" else customer_pb.CONSENT_STATE_DENIED
+        found.consents.add(channel=channel, state=state, evidence=said.evidence, consent_time=stamp(said.consent_time))
+    for channel, reach in sorted(profile.reachability.items()):
+        is_reached = reach == "reachable"
+        state_of = customer_pb.REACHABILITY_REACHABLE if is_reached else customer_pb.REACHABILITY_UNREACHABLE
+        found.reachability.add(channel=channel, state=state_of)
+    return found

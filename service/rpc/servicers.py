@@ -1,0 +1,296 @@
+"""The four services of the contract, each a thin layer over its use cases."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import grpc
+import structlog
+
+from models.errors import ChannelChoiceError, InvalidInput, Violation
+from models.record import from_micros, to_micros
+from models.rules import Rules
+from service.bundles import BundleHolder
+from service.clock import Clock
+from service.customers import Customers
+from service.decisions import Decisions
+from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
+from service.gen.channelchoice.v1 import admin_service_pb2_grpc as admin_grpc
+from service.gen.channelchoice.v1 import channel_choice_service_pb2 as choice_pb
+from service.gen.channelchoice.v1 import channel_choice_service_pb2_grpc as choice_grpc
+from service.gen.channelchoice.v1 import customer_service_pb2 as customer_pb
+from service.gen.channelchoice.v1 import customer_service_pb2_grpc as customer_grpc
+from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
+from service.gen.channelchoice.v1 import outcome_service_pb2 as report_pb
+from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grpc
+from service.outcomes import Outcomes, Reported, Status
+from service.rpc import parse
+from service.rpc.answer import customer_message, decision_message, outcome_message, stamp
+from service.rpc.errors import answering, streaming, to_item
+from service.store.store import PauseRow, Store
+from service.version import VERSION
+
+_log = structlog.get_logger(__name__)
+MAX_BATCH = 500
+MAX_OUTCOMES = 1000
+MAX_CUSTOMERS = 500
+_STATUSES = {
+    Status.ACCEPTED: outcome_pb.OUTCOME_STATUS_ACCEPTED,
+    Status.DUPLICATE: outcome_pb.OUTCOME_STATUS_DUPLICATE,
+    Status.LATE: outcome_pb.OUTCOME_STATUS_LATE,
+    Status.PARKED: outcome_pb.OUTCOME_STATUS_PARKED,
+}
+
+
+def _check_size(field: str, number: int, most: int) -> None:
+    if not 1 <= number <= most:
+        problem = f"has {number} entries, 1 to {most} are allowed; split the call"
+        raise InvalidInput([Violation(field=field, description=problem)])
+
+
+class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
+    """Decisions."""
+
+    def __init__(self, decisions: Decisions, rules: Rules, clock: Clock) -> None:
+        self._decisions = decisions
+        self._rules = rules
+        self._clock = clock
+
+    @answering
+    def ChooseChannel(  # noqa: N802  # the contract's name
+        self, request: choice_pb.ChooseChannelRequest, context: grpc.ServicerContext
+    ) -> choice_pb.ChooseChannelResponse:
+        parsed, is_full = parse.parse_choose(request, self._rules, self._clock.now())
+        answer = self._decisions.choose(parsed)
+        decision = decision_message(answer, self._rules, is_full=is_full)
+        return choice_pb.ChooseChannelResponse(decision=decision, replayed=answer.is_replayed)
+
+    @answering
+    def BatchChooseChannel(  # noqa: N802  # the contract's name
+        self, request: choice_pb.BatchChooseChannelRequest, context: grpc.ServicerContext
+    ) -> choice_pb.BatchChooseChannelResponse:
+        _check_size("requests", len(request.requests), MAX_BATCH)
+        self._check_ids(request.requests)
+        return choice_pb.BatchChooseChannelResponse(results=self._choose_all(request.requests))
+
+    @streaming
+    def StreamChooseChannel(  # noqa: N802  # the contract's name
+        self, request_iterator: Iterable[choice_pb.StreamChooseChannelRequest], context: grpc.ServicerContext
+    ) -> Iterator[choice_pb.StreamChooseChannelResponse]:
+        for message in request_iterator:
+            (result,) = self._choose_all([message.request])
+            yield choice_pb.StreamChooseChannelResponse(result=result)
+
+    @answering
+    def AdvanceCascade(  # noqa: N802  # the contract's name
+        self, request: choice_pb.AdvanceCascadeRequest, context: grpc.ServicerContext
+    ) -> choice_pb.AdvanceCascadeResponse:
+        parsed, is_full = parse.parse_advance(request, self._rules, self._clock.now())
+        answer = self._decisions.advance(parsed)
+        decision = decision_message(answer, self._rules, is_full=is_full)
+        return choice_pb.AdvanceCascadeResponse(decision=decision, replayed=answer.is_replayed)
+
+    @answering
+    def GetDecision(  # noqa: N802  # the contract's name
+        self, request: choice_pb.GetDecisionRequest, context: grpc.ServicerContext
+    ) -> choice_pb.GetDecisionResponse:
+        if not request.decision_id:
+            raise InvalidInput([Violation(field="decision_id", description="is required")])
+        steps, outcomes = self._decisions.get(request.decision_id)
+        return choice_pb.GetDecisionResponse(
+            steps=[decision_message(step, self._rules, is_full=True) for step in steps],
+            outcomes=[outcome_message(row, self._rules) for row in outcomes],
+        )
+
+    def _check_ids(self, requests: Iterable[choice_pb.ChooseChannelRequest]) -> None:
+        seen: dict[str, int] = {}
+        violations = []
+        for index, request in enumerate(requests):
+            first = seen.setdefault(request.request_id, index)
+            if first != index and request.request_id:
+                problem = f"requests[{first}] has it too; give each request an id of its own"
+                violations.append(Violation(field=f"requests[{index}].request_id", description=problem))
+        if violations:
+            raise InvalidInput(violations)
+
+    def _choose_all(self, requests: Iterable[choice_pb.ChooseChannelRequest]) -> list[choice_pb.ChooseChannelResult]:
+        now = self._clock.now()
+        results = [choice_pb.ChooseChannelResult(request_id=request.request_id) for request in requests]
+        parsed, places = [], []
+        for place, request in enumerate(requests):
+            try:
+                parsed.append(parse.parse_choose(request, self._rules, now))
+                places.append(place)
+            except InvalidInput as error:
+                results[place].error.CopyFrom(to_item(error))
+        answers = self._decisions.choose_all([request for request, _ in parsed])
+        for place, (_, is_full), answer in zip(places, parsed, answers, strict=True):
+            if isinstance(answer, ChannelChoiceError):
+                results[place].error.CopyFrom(to_item(answer))
+            else:
+                results[place].decision.CopyFrom(decision_message(answer, self._rules, is_full=is_full))
+                results[place].replayed = answer.is_replayed
+        return results
+
+
+class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
+    """Outcomes."""
+
+    def __init__(self, outcomes: Outcomes, rules: Rules, clock: Clock) -> None:
+        self._outcomes = outcomes
+        self._rules = rules
+        self._clock = clock
+
+    @answering
+    def ReportOutcomes(  # noqa: N802  # the contract's name
+        self, request: report_pb.ReportOutcomesRequest, context: grpc.ServicerContext
+    ) -> report_pb.ReportOutcomesResponse:
+        _check_size("outcomes", len(request.outcomes), MAX_OUTCOMES)
+        return report_pb.ReportOutcomesResponse(results=self._report(request.outcomes))
+
+    @streaming
+    def StreamOutcomes(  # noqa: N802  # the contract's name
+        self, request_iterator: Iterable[report_pb.StreamOutcomesRequest], context: grpc.ServicerContext
+    ) -> Iterator[report_pb.StreamOutcomesResponse]:
+        for message in request_iterator:
+            (result,) = self._report([message.outcome])
+            yield report_pb.StreamOutcomesResponse(result=result)
+
+    def _report(self, outcomes: Iterable[outcome_pb.Outcome]) -> list[outcome_pb.OutcomeResult]:
+        now = self._clock.now()
+        results = [outcome_pb.OutcomeResult(event_id=outcome.event_id) for outcome in outcomes]
+        parsed, places = [], []
+        for place, outcome in enumerate(outcomes):
+            try:
+                parsed.append(parse.parse_outcome(outcome, self._rules, now))
+                places.append(place)
+            except InvalidInput as error:
+                _fill(results[place], Reported(event_id=outcome.event_id), error)
+        reported = self._outcomes.report(parsed) if parsed else []
+        for place, result in zip(places, reported, strict=True):
+            _fill(results[place], result, result.refusal)
+        return results
+
+
+def _fill(message: outcome_pb.OutcomeResult, reported: Reported, error: ChannelChoiceError | None) -> None:
+    if error is not None:
+        message.status = outcome_pb.OUTCOME_STATUS_REJECTED
+        message.error.CopyFrom(to_item(error))
+    elif reported.status is not None:
+        message.status = _STATUSES[reported.status]
+
+
+class CustomerServicer(customer_grpc.CustomerServiceServicer):
+    """Customers. EraseCustomer is not there yet and answers UNIMPLEMENTED."""
+
+    def __init__(self, customers: Customers, rules: Rules, clock: Clock) -> None:
+        self._customers = customers
+        self._rules = rules
+        self._clock = clock
+
+    @answering
+    def UpsertCustomers(  # noqa: N802  # the contract's name
+        self, request: customer_pb.UpsertCustomersRequest, context: grpc.ServicerContext
+    ) -> customer_pb.UpsertCustomersResponse:
+        _check_size("customers", len(request.customers), MAX_CUSTOMERS)
+        answer = customer_pb.UpsertCustomersResponse()
+        for customer in request.customers:
+            result = answer.results.add()
+            try:
+                parsed = parse.parse_customer(customer, self._rules, self._clock.now())
+                result.profile_id = self._customers.upsert(parsed)
+            except ChannelChoiceError as error:
+                result.error.CopyFrom(to_item(error))
+        return answer
+
+    @answering
+    def GetCustomer(  # noqa: N802  # the contract's name
+        self, request: customer_pb.GetCustomerRequest, context: grpc.ServicerContext
+    ) -> customer_pb.GetCustomerResponse:
+        person = parse.parse_person("customer", request.customer, self._rules, self._clock.now())
+        key, profile, count = self._customers.get(person)
+        return customer_pb.GetCustomerResponse(customer=customer_message(profile), profile_id=key, identity_count=count)
+
+    def EraseCustomer(  # noqa: N802  # the contract's name
+        self, request: customer_pb.EraseCustomerRequest, context: grpc.ServicerContext
+    ) -> customer_pb.EraseCustomerResponse:
+        return context.abort(grpc.StatusCode.UNIMPLEMENTED, "EraseCustomer is not there yet")
+
+
+class AdminServicer(admin_grpc.AdminServiceServicer):
+    """Operators' levers. GetBudgets is not there yet and answers UNIMPLEMENTED."""
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Rules,
+        clock: Clock,
+        bundles: BundleHolder,
+        decisions: Decisions,
+        start_time: datetime,
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        self._bundles = bundles
+        self._decisions = decisions
+        self._start_time = start_time
+
+    @answering
+    def GetServingStatus(  # noqa: N802  # the contract's name
+        self, request: admin_pb.GetServingStatusRequest, context: grpc.ServicerContext
+    ) -> admin_pb.GetServingStatusResponse:
+        bundle = self._bundles.current
+        answer = admin_pb.GetServingStatusResponse(
+            service_version=VERSION,
+            rules_version=self._rules.name,
+            bundle_version=bundle.version if bundle else "",
+            bundle_source=self._bundles.source,
+            bundle_error=self._bundles.error,
+            paused_channels=[_pause(row) for row in self._store.read(lambda reader: reader.list_pauses())],
+            start_time=stamp(self._start_time),
+            decision_count=self._decisions.count,
+        )
+        if self._bundles.load_time is not None:
+            answer.bundle_load_time.CopyFrom(stamp(self._bundles.load_time))
+        return answer
+
+    @answering
+    def ReloadBundle(  # noqa: N802  # the contract's name
+        self, request: admin_pb.ReloadBundleRequest, context: grpc.ServicerContext
+    ) -> admin_pb.ReloadBundleResponse:
+        is_changed = self._bundles.load()
+        bundle = self._bundles.current
+        return admin_pb.ReloadBundleResponse(bundle_version=bundle.version if bundle else "", is_changed=is_changed)
+
+    def GetBudgets(  # noqa: N802  # the contract's name
+        self, request: admin_pb.GetBudgetsRequest, context: grpc.ServicerContext
+    ) -> admin_pb.GetBudgetsResponse:
+        return context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetBudgets is not there yet")
+
+    @answering
+    def PauseChannel(  # noqa: N802  # the contract's name
+        self, request: admin_pb.PauseChannelRequest, context: grpc.ServicerContext
+    ) -> admin_pb.PauseChannelResponse:
+        check = parse.Checker(self._rules, self._clock.now())
+        channel = check.channel("channel", request.channel)
+        reason = check.text("reason", request.reason, 512, is_required=True)
+        check.finish()
+        row = PauseRow(channel=channel, pause_time=to_micros(self._clock.now()), reason=reason)
+        self._store.write(lambda unit: unit.insert_pause(row))
+        _log.info("channel paused", channel=channel)
+        return admin_pb.PauseChannelResponse(paused_channel=_pause(row))
+
+    @answering
+    def ResumeChannel(  # noqa: N802  # the contract's name
+        self, request: admin_pb.ResumeChannelRequest, context: grpc.ServicerContext
+    ) -> admin_pb.ResumeChannelResponse:
+        check = parse.Checker(self._rules, self._clock.now())
+        channel = check.channel("channel", request.channel)
+        check.finish()
+        was_paused = self._store.write(lambda unit: unit.delete_pause(channel))
+        _log.info("channel resumed", channel=channel)
+        return admin_pb.ResumeChannelResponse(was_paused=was_paused)
+
+
+def _pause(row: PauseRow) -> admin_pb.PausedChannel:
+    return admin_pb.PausedChannel(channel=row.channel, pause_time=stamp(from_micros(row.pause_time)), reason=row.reason)

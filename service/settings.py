@@ -1,0 +1,132 @@
+"""Settings of the process: the one place that reads the environment.
+
+Business rules (prices, caps, quiet hours) are not here: they are versioned data in the rules file.
+"""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import SettingsInvalid, Violation
+
+PREFIX = "CHANNEL_CHOICE_"
+DEFAULT_RULES = Path(__file__).parent / "rules" / "default.toml"
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Each is set by an environment variable of its name under CHANNEL_CHOICE_, or by the option of that name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    address: str = "127.0.0.1:50051"
+    """Host and port to listen on; port 0 takes a free one."""
+    allow_plaintext: bool = False
+    """Whether to serve without TLS on an address that is not loopback, as behind a mesh that encrypts."""
+    tls_certificate_file: Path | None = None
+    """PEM certificate chain of the server; with tls_key_file it turns TLS on."""
+    tls_key_file: Path | None = None
+    """PEM private key of the server."""
+    tls_client_ca_file: Path | None = None
+    """PEM certificates of the authorities of clients; given, every client must show a certificate."""
+    tokens_file: Path | None = None
+    """TOML file of bearer tokens with their permissions; none: anyone who reaches the port may decide, nobody may administer."""
+    database_url: str = "sqlite:///var/channel_choice.db"
+    """Where everything is kept."""
+    identity_key_file: Path | None = None
+    """Key under which identities are hashed; none: identity.key beside the database, made at the first start."""
+    rules_file: Path = DEFAULT_RULES
+    """Business rules."""
+    bundle: str = ""
+    """What serves: a bundle's directory, or models:/NAME@ALIAS of the MLflow registry; empty: the rule cascade."""
+    mlflow_uri: str = "sqlite:///mlflow.db"
+    """The registry that models:/ is looked up in: sqlite:/// or http(s)://."""
+    mlflow_token: SecretStr | None = None
+    """Bearer token for a registry over http(s)."""
+    bundle_cache: Path = Path("var/bundles")
+    """Where bundles fetched over http(s) are kept."""
+    bundle_poll_seconds: Seconds = 30
+    """How often the alias is looked up."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """Threads that answer calls."""
+    max_message_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 4 << 20
+    """The largest request taken, and the largest answer given."""
+    drain_seconds: Seconds = 10
+    """How long calls in flight may go on after SIGTERM."""
+    log_format: Literal["console", "json"] = "console"
+    """How log lines are written."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is written."""
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.tls_certificate_file is not None
+
+    def public(self) -> dict[str, str]:
+        """Return the settings as they may be shown: without secrets."""
+        return {name: str(value) for name, value in self.model_dump().items() if value is not None}
+
+
+def load_settings(options: dict[str, object] | None = None) -> Settings:
+    """Read the settings: options over the environment over defaults.
+
+    Raises
+    ------
+    SettingsInvalid: with every mistake, by the setting's name.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    violations = [Violation(field=name, description="no such setting; mend its spelling") for name in unknown]
+    try:
+        settings = Settings(**(options or {}))  # type: ignore[arg-type]  # pydantic checks what the command line gave
+    except ValidationError as error:
+        violations += [
+            Violation(field=".".join(map(str, e["loc"])), description=f"{e['msg']}; it is {e['input']!r}")
+            for e in error.errors()
+        ]
+        raise SettingsInvalid(violations, "settings") from error
+    violations += _contradictions(settings)
+    if violations:
+        raise SettingsInvalid(violations, "settings")
+    return settings
+
+
+def _contradictions(settings: Settings) -> list[Violation]:
+    found: list[Violation] = []
+    if (settings.tls_certificate_file is None) != (settings.tls_key_file is None):
+        found.append(
+            Violation(field="tls_key_file", description="TLS needs both tls_certificate_file and tls_key_file")
+        )
+    if settings.tls_client_ca_file is not None and not settings.is_encrypted:
+        found.append(Violation(field="tls_client_ca_file", description="needs tls_certificate_file and tls_key_file"))
+    for name in ("tls_certificate_file", "tls_key_file", "tls_client_ca_file", "tokens_file", "rules_file"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            found.append(Violation(field=name, description=f"there is no file {path}"))
+    host, separator, port = settings.address.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535 or not host:
+        found.append(Violation(field="address", description=f"{settings.address!r} is not HOST:PORT"))
+        return found
+    if is_loopback(host):
+        return found
+    if not settings.is_encrypted and not settings.allow_plaintext:
+        problem = f"{host} is not loopback, and there is no TLS; set tls_certificate_file and tls_key_file, or allow_plaintext"
+        found.append(Violation(field="address", description=problem))
+    if settings.is_encrypted and settings.tokens_file is None and settings.tls_client_ca_file is None:
+        problem = f"{host} is not loopback, so callers must be known; set tokens_file or tls_client_ca_file"
+        found.append(Violation(field="tokens_file", description=problem))
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host can be reached from this machine alone."""
+    if host == "localhost" or host.startswith("unix"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

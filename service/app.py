@@ -10,7 +10,7 @@ import structlog
 from models.errors import BundleError, RulesInvalid, Violation
 from models.rules import Rules, parse_rules
 from service.bundles import BundleHolder
-from service.clock import Clock, SystemClock
+from service.clock import Clock, RequestClock, SystemClock, ignore
 from service.customers import Customers
 from service.decisions import Decisions
 from service.outcomes import Outcomes
@@ -63,7 +63,8 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
     ------
     SettingsInvalid, RulesInvalid, StoreInvalid: it cannot start like this; each says what to do.
     """
-    clock = clock or SystemClock()
+    request_clock = RequestClock()
+    clock = clock or (SystemClock() if settings.clock == "system" else request_clock)
     rules = read_rules(settings.rules_file)
     with contextlib.ExitStack() as closing:
         store = Store(settings.database_url)
@@ -77,12 +78,13 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         except BundleError as error:
             _log.warning("no bundle serves, the rule cascade decides", error=str(error))
         customers = Customers(store, rules, clock, key)
+        observe = request_clock.observe if settings.clock == "request" else ignore
         decisions = Decisions(store, rules, bundles, clock, customers, key)
         closing.callback(decisions.close)
         server = Server(
             settings,
-            ChannelChoiceServicer(decisions, rules, clock),
-            OutcomeServicer(Outcomes(store, rules, clock, customers), rules, clock),
+            ChannelChoiceServicer(decisions, rules, clock, observe),
+            OutcomeServicer(Outcomes(store, rules, clock, customers), rules, clock, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(store, rules, clock, bundles, decisions, clock.now()),
         )

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Where bundles fetched over http(s) are kept."""
     bundle_poll_seconds: Seconds = 30
     """How often the alias is looked up."""
+    clock: Literal["system", "request"] = "system"
+    """Where the time comes from; request: from earliest_time and occur_time of what is sent, for simulation."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Threads that answer calls."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 4 << 20

@@ -16,6 +16,7 @@ from models.errors import InvalidInput, Violation
 from models.local_time import zone
 from models.rules import Category, Consent, FreeFirstMode, Rules
 from models.sms import Encoding, TextSize, measure, measure_length
+from service.clock import Observe
 from service.gen.channelchoice.v1 import channel_choice_service_pb2 as choice_pb
 from service.gen.channelchoice.v1 import customer_pb2 as customer_pb
 from service.gen.channelchoice.v1 import decision_pb2 as decision_pb
@@ -301,6 +302,14 @@ class Checker:
 
     def is_full(self, field: str, view: int) -> bool:
         return self.choice(field, decision_pb.DecisionView, _VIEWS, view, False)
+
+
+def show_time(observe: Observe, owner: Proto, name: str) -> None:
+    """Let a clock that moves by requests see a time of one; a time that parsing will refuse is left out."""
+    if owner.HasField(name):
+        seconds = getattr(owner, name).seconds
+        if _EARLIEST_TIME.timestamp() <= seconds <= _LATEST_TIME.timestamp():
+            observe(datetime.fromtimestamp(seconds, UTC))
 
 
 def is_zone(name: str) -> bool:

@@ -10,7 +10,7 @@ from models.errors import ChannelChoiceError, InvalidInput, Violation
 from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.bundles import BundleHolder
-from service.clock import Clock
+from service.clock import Clock, Observe, ignore
 from service.customers import Customers
 from service.decisions import Decisions
 from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
@@ -50,8 +50,9 @@ def _check_size(field: str, number: int, most: int) -> None:
 class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     """Decisions."""
 
-    def __init__(self, decisions: Decisions, rules: Rules, clock: Clock) -> None:
+    def __init__(self, decisions: Decisions, rules: Rules, clock: Clock, observe: Observe = ignore) -> None:
         self._decisions = decisions
+        self._observe = observe
         self._rules = rules
         self._clock = clock
 
@@ -59,6 +60,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     def ChooseChannel(  # noqa: N802  # the contract's name
         self, request: choice_pb.ChooseChannelRequest, context: grpc.ServicerContext
     ) -> choice_pb.ChooseChannelResponse:
+        parse.show_time(self._observe, request.message, "earliest_time")
         parsed, is_full = parse.parse_choose(request, self._rules, self._clock.now())
         answer = self._decisions.choose(parsed)
         decision = decision_message(answer, self._rules, is_full=is_full)
@@ -113,6 +115,8 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
             raise InvalidInput(violations)
 
     def _choose_all(self, requests: Iterable[choice_pb.ChooseChannelRequest]) -> list[choice_pb.ChooseChannelResult]:
+        for request in requests:
+            parse.show_time(self._observe, request.message, "earliest_time")
         now = self._clock.now()
         results = [choice_pb.ChooseChannelResult(request_id=request.request_id) for request in requests]
         parsed, places = [], []
@@ -135,8 +139,9 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
 class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
     """Outcomes."""
 
-    def __init__(self, outcomes: Outcomes, rules: Rules, clock: Clock) -> None:
+    def __init__(self, outcomes: Outcomes, rules: Rules, clock: Clock, observe: Observe = ignore) -> None:
         self._outcomes = outcomes
+        self._observe = observe
         self._rules = rules
         self._clock = clock
 
@@ -156,6 +161,8 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
             yield report_pb.StreamOutcomesResponse(result=result)
 
     def _report(self, outcomes: Iterable[outcome_pb.Outcome]) -> list[outcome_pb.OutcomeResult]:
+        for outcome in outcomes:
+            parse.show_time(self._observe, outcome, "occur_time")
         now = self._clock.now()
         results = [outcome_pb.OutcomeResult(event_id=outcome.event_id) for outcome in outcomes]
         parsed, places = [], []

@@ -1,5 +1,5 @@
 # Two commands do all the set-up on a machine with Python 3.11: `make run` and `make test`.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test check format bench bench-quick lock proto check-proto clean
+.PHONY: run test check format bench bench-quick evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -69,10 +69,14 @@ proto: $(VENV)/.dev
 	    -e 's/^(from|import) channelchoice\b/\1 service.gen.channelchoice/' {} +
 	touch $(GENERATED)/channelchoice/__init__.py $(GENERATED)/channelchoice/v1/__init__.py
 
-# The contract's own checks; `buf breaking` compares with the newest release tag, or with the first commit that has a contract.
+# What the contract must keep: the style, and everything that the newest release promised.
 check-proto: $(VENV)/.dev
 	$(BUF) lint
-	sh requirements/../tests/contract/breaking.sh $(BUF)
+	$(BUF) breaking --against tests/contract/released.binpb
+
+## release-proto: make today's contract the one that later changes must not break
+release-proto: $(VENV)/.dev
+	$(BUF) build --output tests/contract/released.binpb
 
 clean:
 	rm -rf $(VENV) var

@@ -113,7 +113,9 @@ class Bundle:
 
     def calibrate(self, raw: FloatArray) -> FloatArray:
         """Turn raw scores into probabilities."""
-        return 1 / (1 + np.exp(-(self.description.calibration_slope * raw + self.description.calibration_intercept)))
+        with np.errstate(over="ignore"):
+            logit = self.description.calibration_slope * raw + self.description.calibration_intercept
+            return 1 / (1 + np.exp(-logit))
 
 
 def load_bundle(directory: Path) -> Bundle:
@@ -198,11 +200,11 @@ def _read_verified(directory: Path, name: str, manifest: Manifest) -> bytes:
 
 
 def _check_golden(source: str, booster: Booster, golden: Golden) -> None:
-    rows = np.array([[np.nan if x is None else x for x in row] for row in golden.rows], dtype=np.float64)
     try:
-        scores = booster.raw_scores(rows)
-    except BoosterError as error:
+        rows = np.array([[np.nan if x is None else x for x in row] for row in golden.rows], dtype=np.float64)
+        differences = np.subtract(booster.raw_scores(rows), golden.raw_scores)
+    except (BoosterError, ValueError) as error:
         raise BundleIncompatible(source, f"the golden rows do not fit the model: {error}") from error
-    worst = float(np.abs(scores - np.array(golden.raw_scores)).max(initial=0.0))
+    worst = float(np.abs(differences).max(initial=0.0))
     if not worst <= _GOLDEN_TOLERANCE:
         raise BundleIncompatible(source, f"the golden rows score {worst:g} away from what they did when it was trained")

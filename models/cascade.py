@@ -6,12 +6,12 @@ with what has been seen by then.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from models.actions import ActionTable
-from models.context import CascadeEnd, Context
+from models.context import CascadeEnd, Contact, Context
 from models.eligibility import next_allowed_time
 from models.features import Action
 from models.rules import Rules
@@ -71,11 +71,29 @@ def plan(context: Context, rules: Rules, table: ActionTable, chosen: Action, *, 
     for channel in _rest(table, chosen.channel, rules.cascade.order if by_order else None):
         if context.step + len(steps) > max_steps(context, rules):
             break
-        not_before = next_allowed_time(context, rules, channel, steps[-1].not_before + steps[-1].wait)
+        earliest = steps[-1].not_before + steps[-1].wait
+        not_before = next_allowed_time(_as_sent(context, rules, steps), rules, channel, earliest)
         if not_before is None or not_before >= context.message.expire_time:
             continue
         steps.append(_step(context.step + len(steps), channel, not_before, rules, table))
     return tuple(steps)
+
+
+def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> Context:
+    """Return the context as it will be when these steps are sent, so that caps count them."""
+    message, customer = context.message, context.customer
+    sent = [
+        Contact(
+            decision_id=context.decision_id,
+            channel=step.channel,
+            topic=message.topic,
+            category=message.category,
+            start=step.not_before,
+            end=step.not_before + rules.channels[step.channel].slip,
+        )
+        for step in steps
+    ]
+    return replace(context, customer=replace(customer, contacts=(*customer.contacts, *sent)))
 
 
 def _step(number: int, channel: str, not_before: datetime, rules: Rules, table: ActionTable) -> Step:

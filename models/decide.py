@@ -80,17 +80,20 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     found = find_eligible(context, rules)
     if not found.eligible:
         return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
-    estimate, degraded = _estimate(context, rules, bundle, found.eligible)
-    table = value_actions(context, rules, found.eligible, estimate)
+    considered = (*found.eligible, *found.waiting)
+    estimate, degraded = _estimate(context, rules, bundle, considered)
+    planned = value_actions(context, rules, considered, estimate)
     suppressed = found.suppressed
     policy: Policy = GreedyFloor(rules.policy.exploration_floor, rules.policy.exploration_limit)
     by_order = bool(degraded) or context.message.is_owed
     if by_order:
         policy = RuleCascade(rules.cascade.order)
-        table = table.keep(np.array([a.send_time is not None for a in table.actions]))
+        planned = planned.keep(np.array([a.send_time is not None for a in planned.actions]))
     else:
-        table, dear = _without_dear(table, rules)
+        planned, dear = _without_dear(planned, rules)
         suppressed += dear
+    waiting = {channel.channel for channel in found.waiting}
+    table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
     probabilities = policy.distribution(table)
     index = draw(probabilities, context.seed)
     action = table.actions[index]
@@ -103,7 +106,7 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
         suppressed=suppressed,
-        steps=plan(context, rules, table, action, by_order=by_order),
+        steps=plan(context, rules, planned, action, by_order=by_order),
         cascade_end=end,
         policy=policy.name,
         bundle_version=version,

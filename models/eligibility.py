@@ -48,10 +48,11 @@ class Suppressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eligibility:
-    """All channels of a request, each either eligible or suppressed."""
+    """All channels of a request, each either eligible or suppressed; `waiting` are paid ones suppressed only until free ones are tried."""
 
     eligible: tuple[EligibleChannel, ...]
     suppressed: tuple[Suppressed, ...]
+    waiting: tuple[EligibleChannel, ...] = ()
 
 
 def find_eligible(context: Context, rules: Rules) -> Eligibility:
@@ -78,12 +79,13 @@ def _free_first(
 ) -> Eligibility:
     mode = context.constraints.free_first or rules.policy.free_first
     free = [c.channel for c in eligible if not c.is_paid]
-    if mode == "strict" and free:
-        detail = f"free_first is strict and {', '.join(free)} is still untried"
-        for channel in [c for c in eligible if c.is_paid]:
-            suppressed.append(Suppressed(channel=channel.channel, reason=Reason.FREE_CHANNEL_UNTRIED, detail=detail))
-        eligible = [c for c in eligible if not c.is_paid]
-    return Eligibility(eligible=tuple(eligible), suppressed=tuple(suppressed))
+    waiting = [c for c in eligible if c.is_paid] if mode == "strict" and free else []
+    detail = f"free_first is strict and {', '.join(free)} is still untried"
+    for channel in waiting:
+        suppressed.append(Suppressed(channel=channel.channel, reason=Reason.FREE_CHANNEL_UNTRIED, detail=detail))
+    return Eligibility(
+        eligible=tuple(c for c in eligible if c not in waiting), suppressed=tuple(suppressed), waiting=tuple(waiting)
+    )
 
 
 def _standing_refusals(context: Context, rules: Rules, option: ChannelOption) -> list[Suppressed]:
@@ -177,23 +179,23 @@ class _Limits:
         self._zone = local_time.zone(customer.time_zone)
         self._slip = rules.channels[channel].slip
         self._quiet: QuietHours | None = None
-        self._caps: list[tuple[Reason, str, int, timedelta, list[Contact]]] = []
+        self._caps: list[tuple[Reason, str, int, timedelta, list[list[Contact]]]] = []
         if message.category != "transactional":
             self._quiet = rules.quiet_hours_of(channel)
         if message.category == "marketing":
             marketing = [c for c in customer.contacts if c.category == "marketing"]
             for cap in rules.caps:
                 if cap.channel in ("*", channel):
-                    counted = [c for c in marketing if cap.channel in ("*", c.channel)]
+                    counted = [[c] for c in marketing if cap.channel in ("*", c.channel)]
                     text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
                     self._caps.append((Reason.FREQUENCY_CAP, text, cap.limit, cap.window, counted))
             if rules.topic_cap is not None and message.topic:
-                same = [
-                    c for c in customer.contacts if c.topic == message.topic and c.decision_id != context.decision_id
-                ]
-                seen = {c.decision_id: c for c in reversed(same)}
+                cascades: dict[str, list[Contact]] = {}
+                for contact in customer.contacts:
+                    if contact.topic == message.topic and contact.decision_id != context.decision_id:
+                        cascades.setdefault(contact.decision_id, []).append(contact)
                 text = f"topic {message.topic}: {rules.topic_cap.limit} in {rules.topic_cap.window_hours:g} h"
-                counted = sorted(seen.values(), key=lambda c: c.start) if rules.topic_cap.limit > 1 else same
+                counted = list(cascades.values())
                 self._caps.append((Reason.TOPIC_CAP, text, rules.topic_cap.limit, rules.topic_cap.window, counted))
 
     def next_allowed(self, moment: datetime) -> tuple[datetime | None, Reason | None, str]:
@@ -231,32 +233,33 @@ class _Limits:
 
 
 def _next_under_cap(
-    moment: datetime, slip: timedelta, limit: int, window: timedelta, contacts: Sequence[Contact]
+    moment: datetime, slip: timedelta, limit: int, window: timedelta, counted: Sequence[Sequence[Contact]]
 ) -> datetime | None:
     """Return the first moment from this one on at which one more message keeps the cap; None where it never does."""
     if limit == 0:
         return None
-    while True:
-        blockers = _blockers(moment, slip, limit, window, contacts)
-        if not blockers:
-            return moment
-        moment = max(moment + timedelta(microseconds=1), min(blockers) + window)
+    while (later := _full_until(moment, slip, limit, window, counted)) is not None:
+        moment = later
+    return moment
 
 
-def _blockers(
-    moment: datetime, slip: timedelta, limit: int, window: timedelta, contacts: Sequence[Contact]
-) -> list[datetime]:
-    """Return, for each too full window around a send then, the last time that its earliest message may be sent."""
-    positions: list[tuple[datetime, datetime]] = []
-    for contact in contacts:
-        nearest = min(contact.end, moment) if contact.start <= moment else max(contact.start - slip, moment)
-        if abs(nearest - moment) < window:
-            positions.append((nearest, contact.end))
-    positions.sort()
+def _full_until(
+    moment: datetime, slip: timedelta, limit: int, window: timedelta, counted: Sequence[Sequence[Contact]]
+) -> datetime | None:
+    """Return until when a send then would make a window too full, None where it would not.
+
+    A window [t, t + length) may hold a message of [start, end] where start < t + length and t <= end. Of all windows that may
+    hold the new message, the fullest begin at the last moment of one of the messages, so that no others are looked at.
+    """
+    last = moment + slip
+    near = [[c for c in group if c.start - window < last and moment - window < c.end] for group in counted]
+    near = [group for group in near if group]
+    if len(near) < limit:
+        return None
     found: list[datetime] = []
-    for first in range(len(positions) - limit + 1):
-        begin, begin_end = positions[first]
-        last = positions[first + limit - 1][0]
-        if max(last, moment) - min(begin, moment) < window:
-            found.append(begin_end)
-    return found
+    for begin in {last, *(min(c.end, last) for group in near for c in group)}:
+        held = [[c.end for c in group if c.start - window < begin <= c.end] for group in near]
+        ends = sorted((max(ends) for ends in held if ends), reverse=True)
+        if len(ends) >= limit:
+            found.append(ends[limit - 1] + window)
+    return max(found, default=None)

@@ -51,7 +51,11 @@ def _hours_since(moment: datetime, earlier: Iterable[datetime]) -> float | None:
 def _contacts(context: Context, days: float, channel: str | None = None) -> float:
     begin = context.decide_time - days * _DAY
     return float(
-        sum(1 for c in context.customer.contacts if c.start > begin and (channel is None or c.channel == channel))
+        sum(
+            1
+            for c in context.customer.contacts
+            if begin < c.start <= context.decide_time and (channel is None or c.channel == channel)
+        )
     )
 
 
@@ -205,7 +209,8 @@ class Encoder:
         for index, column in enumerate(self.columns):
             feature = BUILT_IN.get(column.name)
             if feature is None:
-                matrix[:, index] = self._code(index, context.features.get(column.name.removeprefix(CUSTOM_PREFIX)))
+                if column.name.startswith(CUSTOM_PREFIX):
+                    matrix[:, index] = self._code(index, context.features.get(column.name.removeprefix(CUSTOM_PREFIX)))
             elif feature.of_context is not None:
                 matrix[:, index] = self._code(index, feature.of_context(context))
             else:
@@ -222,4 +227,6 @@ class Encoder:
 
 def category_name(value: FeatureValue) -> str:
     """Return how a value is spelled as a category."""
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else repr(float(value)).removesuffix(".0")

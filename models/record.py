@@ -61,7 +61,7 @@ def from_micros(micros: int) -> datetime:
 
 
 def context_to_json(context: Context) -> str:
-    return _CONTEXT.dump_json(context).decode()
+    return _CONTEXT.dump_json(context, exclude_defaults=True).decode()
 
 
 def context_from_json(text: str | bytes) -> Context:

@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -24,19 +25,26 @@ FreeFirstMode = Literal["by_value", "strict"]
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _EVERY = "*"
+_MOST_MICROS = 10**15
+"""A thousand million units of the currency; all money up to it is exact as a float."""
 
 
 def _to_micros(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError('write money as a decimal in quotes, such as "5.30"')
     try:
-        micros = Decimal(value) * 1_000_000
+        money = Decimal(value)
+        micros = money * 1_000_000
     except ArithmeticError as error:
         raise ValueError('write money as a decimal in quotes, such as "5.30"') from error
-    if not micros.is_finite() or micros != micros.to_integral_value():
-        raise ValueError("money has at most six decimals")
+    if micros.is_nan():
+        raise ValueError('write money as a decimal in quotes, such as "5.30"')
     if micros < 0:
         raise ValueError("must not be negative")
+    if micros > _MOST_MICROS:
+        raise ValueError("must not be above 1000000000")
+    if Decimal(int(micros)).scaleb(-6) != money:
+        raise ValueError("money has at most six decimals")
     return int(micros)
 
 
@@ -259,20 +267,35 @@ def parse_rules(text: str, source: str = "rules file") -> Rules:
     try:
         rules = _ADAPTER.validate_python(document)
     except ValidationError as error:
-        raise RulesInvalid([_violation(e) for e in error.errors()], source) from error
+        raise RulesInvalid([_violation(e, document) for e in error.errors()], source) from error
     violations = _contradictions(rules)
     if violations:
         raise RulesInvalid(violations, source)
     return rules
 
 
-def _violation(error: Any) -> Violation:
-    path = ""
+def read_rules(path: Path) -> Rules:
+    """Read a rules file.
+
+    Raises
+    ------
+    RulesInvalid: with every mistake in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RulesInvalid([Violation(field="", description=f"cannot be read: {error}")], str(path)) from error
+    return parse_rules(text, str(path))
+
+
+def _violation(error: Any, document: Any) -> Violation:
+    """Name the key of the document that an error is about; what else its location holds are names of types."""
+    path, place = "", document
     for part in error["loc"]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif re.fullmatch(r"[\w*]+", part):
-            path += f".{part}" if path else part
+        if isinstance(place, list) and isinstance(part, int):
+            path, place = f"{path}[{part}]", place[part]
+        elif isinstance(place, dict) and (part in place or (error["type"] == "missing" and part == error["loc"][-1])):
+            path, place = f"{path}.{part}" if path else part, place.get(part)
     message = (
         "unknown key; remove it or mend its spelling"
         if error["type"] == "unexpected_keyword_argument"
@@ -298,10 +321,12 @@ def _contradictions(rules: Rules) -> list[Violation]:
 
     try:
         ZoneInfo(rules.time_zone)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZoneInfoNotFoundError):
         refuse("time_zone", f"unknown IANA zone {rules.time_zone!r}; write one such as Europe/Moscow")
     check_quiet("quiet_hours", rules.quiet_hours)
     for key, channel in rules.channels.items():
+        if key == "none":
+            refuse("channels.none", "is the name of no send; give the channel another")
         check_quiet(f"channels.{key}.quiet_hours", channel.quiet_hours)
         priced = any(price.channel == key for price in rules.prices)
         if channel.paid and not priced:

@@ -3,12 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
-from models.errors import BundleError, RulesInvalid, Violation
-from models.rules import Rules, parse_rules
+from models.errors import BundleError
+from models.rules import Rules, read_rules
 from service.bundles import BundleHolder
 from service.clock import Clock, RequestClock, SystemClock, ignore
 from service.customers import Customers
@@ -18,8 +17,7 @@ from service.registry import Registry
 from service.rpc.server import Server
 from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
 from service.settings import Settings
-from service.store.engine import parse_url
-from service.store.identity import load_key
+from service.store.identity import key_path_beside, load_key
 from service.store.store import Store
 
 _log = structlog.get_logger(__name__)
@@ -32,27 +30,6 @@ class App:
     server: Server
     rules: Rules
     bundles: BundleHolder
-
-
-def read_rules(path: Path) -> Rules:
-    """Read a rules file.
-
-    Raises
-    ------
-    RulesInvalid: with every mistake in it.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RulesInvalid([Violation(field="", description=f"cannot be read: {error}")], str(path)) from error
-    return parse_rules(text, str(path))
-
-
-def identity_key_path(settings: Settings) -> Path:
-    """Return where the identity key is: as set, else beside the database."""
-    if settings.identity_key_file is not None:
-        return settings.identity_key_file
-    return Path(str(parse_url(settings.database_url).database)).parent / "identity.key"
 
 
 @contextlib.contextmanager
@@ -69,7 +46,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
     with contextlib.ExitStack() as closing:
         store = Store(settings.database_url)
         closing.callback(store.close)
-        key = load_key(identity_key_path(settings))
+        key = load_key(settings.identity_key_file or key_path_beside(settings.database_url))
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
         bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
         closing.callback(bundles.close)
@@ -84,7 +61,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         server = Server(
             settings,
             ChannelChoiceServicer(decisions, rules, clock, observe),
-            OutcomeServicer(Outcomes(store, rules, clock, customers), rules, clock, observe),
+            OutcomeServicer(Outcomes(store, rules, clock, customers, key), rules, clock, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(store, rules, clock, bundles, decisions, clock.now()),
         )

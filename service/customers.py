@@ -17,6 +17,7 @@ from service.store.profile import Profile
 from service.store.store import Reader, Store, Unit
 
 _CONTACT_MEMORY = timedelta(days=60)
+"""How long features look back; caps look back as far as their windows reach."""
 _ORDER_MEMORY = timedelta(days=365)
 _STRIPES = 4096
 
@@ -39,6 +40,7 @@ class Customers:
         self._rules = rules
         self._clock = clock
         self._identity_key = identity_key
+        self._contact_memory = _contact_memory(rules)
         self._identity_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._person_locks = [threading.Lock() for _ in range(_STRIPES)]
 
@@ -58,16 +60,15 @@ class Customers:
             while True:
                 keys = self._store.read(lambda reader: reader.find_identities(hashes))
                 found = sorted(set(keys.values()))
-                locks = ExitStack()
-                for stripe in sorted({_stripe(key) for key in found or [_first_key(hashes)]}):
-                    locks.enter_context(self._person_locks[stripe])
-                if self._store.read(lambda reader: reader.find_identities(hashes)) == keys:
-                    held.enter_context(locks)
-                    break
-                locks.close()  # merged into another person meanwhile
+                with ExitStack() as locks:
+                    for stripe in sorted({_stripe(key) for key in found or [_first_key(hashes)]}):
+                        locks.enter_context(self._person_locks[stripe])
+                    if self._store.read(lambda reader: reader.find_identities(hashes)) == keys:
+                        held.enter_context(locks.pop_all())
+                        break  # else merged into another person meanwhile
             key = found[0] if found else _first_key(hashes)
             if len(found) > 1 and is_merging:
-                key = self._store.write(lambda unit: merge(unit, found))
+                key = self._store.write(lambda unit: merge(unit, found, to_micros(self._clock.now())))
             profile = self._profile(key) if found else Profile()
             new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
             yield Resolved(key=key, is_new=not found, new_hashes=new, profile=profile)
@@ -98,11 +99,12 @@ class Customers:
         """Store what is known of a customer and return their key."""
         now = to_micros(self._clock.now())
         with self.hold(self.hashes(request.person)) as person:
-            profile = person.profile.updated(request.profile)
 
             def unit(work: Unit) -> None:
                 keep_person(work, person, now)
-                work.update_profile(person.key, profile, now)
+                # Read within the unit, since an outcome may have withdrawn a consent meanwhile.
+                stored = work.find_profile(person.key) or Profile()
+                work.update_profile(person.key, stored.updated(request.profile), now)
 
             self._store.write(unit)
             return person.key
@@ -128,7 +130,7 @@ class Customers:
         """Return what a decision needs to know of a person; what the request says goes over what is stored."""
 
         def question(reader: Reader) -> CustomerState:
-            contacts = reader.list_contacts(key, to_micros(now - _CONTACT_MEMORY))
+            contacts = reader.list_contacts(key, to_micros(now - self._contact_memory))
             orders = reader.list_purchases(key, to_micros(now - _ORDER_MEMORY))
             return CustomerState(
                 key=key,
@@ -159,11 +161,17 @@ def keep_person(unit: Unit, person: Resolved, moment: int) -> None:
     unit.insert_identities(person.key, person.new_hashes)
 
 
-def merge(unit: Unit, keys: Sequence[str]) -> str:
+def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
     """Merge several people into the one known longest, and return their key."""
     winner = min(keys, key=lambda key: (unit.find_create_time(key) or 0, key))
-    unit.merge_customers(winner, [key for key in keys if key != winner])
+    unit.merge_customers(winner, [key for key in keys if key != winner], moment)
     return winner
+
+
+def _contact_memory(rules: Rules) -> timedelta:
+    windows = [cap.window for cap in (*rules.caps, rules.topic_cap) if cap is not None]
+    slip = max(channel.slip for channel in rules.channels.values())
+    return max([_CONTACT_MEMORY, *(window + slip for window in windows)])
 
 
 def _first_key(hashes: Sequence[bytes]) -> str:

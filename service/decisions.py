@@ -131,8 +131,11 @@ class Decisions:
                     )
                     return self._answer(Decision(context=context, choice=waiting), last.request_id)
                 decision = decide(context, self._rules, self._bundles.current)
-            if decision.choice.verdict is not Verdict.DEFER:
-                self._keep(decision, last.request_id, last.request_digest, None)
+            is_final = decision.choice.verdict is not Verdict.DEFER
+            if is_final and not self._keep(decision, last.request_id, last.request_digest, None):
+                other = self._store.read(lambda reader: reader.find_step(request.decision_id, context.step))
+                if other is not None:
+                    return self._stored(other, is_replayed=True)
             return self._answer(decision, last.request_id)
 
     def get(self, decision_id: str) -> tuple[list[Answer], list[OutcomeRow]]:
@@ -209,10 +212,11 @@ class Decisions:
         first = context_from_json(steps[0].context)
         last = context_from_json(steps[-1].context)
         state = self._customers.state(key, profile, None, now)
-        state = replace(state, time_zone=first.customer.time_zone, country=first.customer.country)
+        asked = first.customer
+        state = replace(state, time_zone=asked.time_zone, country=asked.country, locale=asked.locale)
         options = {option.channel: option for option in last.options}
-        for asked in request.channels:
-            options[asked.channel] = _option(asked, profile, self._rules)
+        for channel in request.channels:
+            options[channel.channel] = _option(channel, profile, self._rules)
         consenting = tuple(_still_consented(option, profile) for option in options.values())
         number = len(steps) + 1
         return replace(

@@ -1,6 +1,6 @@
 """Use case: what happened after decisions, late, twice, out of order or before the decision is known."""
 
-import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -48,15 +48,16 @@ class Reported:
 class Outcomes:
     """Takes in outcomes."""
 
-    def __init__(self, store: Store, rules: Rules, clock: Clock, customers: Customers) -> None:
+    def __init__(self, store: Store, rules: Rules, clock: Clock, customers: Customers, digest_key: bytes) -> None:
         self._store = store
         self._rules = rules
         self._clock = clock
         self._customers = customers
+        self._digest_key = digest_key
 
     def report(self, outcomes: Sequence[ReportedOutcome]) -> list[Reported]:
         """Store outcomes in one unit of work and return what became of each, in order."""
-        owners = [self._owner(outcome) for outcome in outcomes]
+        owners = [self._make_known(outcome) for outcome in outcomes]
         now = to_micros(self._clock.now())
 
         def unit(work: Unit) -> list[Reported]:
@@ -64,18 +65,22 @@ class Outcomes:
 
         return self._store.write(unit)
 
-    def _owner(self, outcome: ReportedOutcome) -> str:
-        """Return the key of the person an outcome names, who is written down where new; empty where it names none."""
+    def _make_known(self, outcome: ReportedOutcome) -> bytes | None:
+        """Write down the person an outcome names where they are new; return one of their identities, None where it names none.
+
+        An identity, not their key: until the outcome is stored they may merge into another person.
+        """
         if outcome.person is None:
-            return ""
-        with self._customers.hold(self._customers.hashes(outcome.person)) as person:
+            return None
+        hashes = self._customers.hashes(outcome.person)
+        with self._customers.hold(hashes) as person:
             if person.is_new or person.new_hashes:
                 now = to_micros(self._clock.now())
                 self._store.write(lambda unit: keep_person(unit, person, now))
-            return person.key
+        return hashes[0]
 
-    def _keep(self, unit: Unit, outcome: ReportedOutcome, owner: str, now: int) -> Reported:
-        digest = hashlib.sha256(outcome.body).digest()
+    def _keep(self, unit: Unit, outcome: ReportedOutcome, owner: bytes | None, now: int) -> Reported:
+        digest = hmac.digest(self._digest_key, outcome.body, "sha256")
         known = unit.find_outcome(outcome.event_id)
         if known is not None:
             if known.digest == digest:
@@ -86,7 +91,7 @@ class Outcomes:
             digest=digest,
             decision_id=outcome.decision_id,
             step=outcome.step,
-            customer_key=owner,
+            customer_key="" if owner is None else unit.find_identities([owner])[owner],
             type=outcome.type,
             occur_time=to_micros(outcome.occur_time),
             receive_time=now,

@@ -60,10 +60,15 @@ def load_tokens(path: Path) -> tuple[Token, ...]:
     SettingsInvalid: with every mistake in it, by key.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
         return TypeAdapter(TokensFile).validate_python(document).tokens
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsInvalid([Violation(field="tokens_file", description=f"{path} is not TOML: {error}")]) from error
+    except OSError as error:
+        raise SettingsInvalid(
+            [Violation(field="tokens_file", description=f"cannot be read: {error}")], "settings"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problem = f"{path} is not TOML: {error}"
+        raise SettingsInvalid([Violation(field="tokens_file", description=problem)], "settings") from error
     except ValidationError as error:
         found = [
             Violation(field=f"tokens_file:{'.'.join(map(str, e['loc']))}", description=e["msg"]) for e in error.errors()

@@ -1,6 +1,6 @@
 """One table from our errors to gRPC's: code, stable reason, details. Only UNAVAILABLE invites a retry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -23,12 +23,17 @@ from models.errors import (
     InvalidInput,
     NotFound,
     StoreUnavailable,
+    Violation,
 )
 from service.gen.channelchoice.v1 import status_pb2 as status_pb
 
 _log = structlog.get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 DOMAIN = "channelchoice.v1"
+_MOST_TEXT = 200
+_MOST_VIOLATIONS = 4000
+"""Characters of one text, and bytes of all violations. A status travels in trailers, of which clients take 8 KiB; with more they see
+RESOURCE_EXHAUSTED instead of the error."""
 _TABLE: tuple[tuple[type[ChannelChoiceError], grpc.StatusCode, str], ...] = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"),
     (NotFound, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
@@ -49,7 +54,23 @@ def code_and_reason(error: ChannelChoiceError) -> tuple[grpc.StatusCode, str]:
 
 def _metadata(error: ChannelChoiceError) -> dict[str, str]:
     names = ("kind", "key", "source")
-    return {name: str(getattr(error, name)) for name in names if hasattr(error, name)}
+    return {name: _cut(str(getattr(error, name))) for name in names if hasattr(error, name)}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
+
+
+def _bad_request(violations: Sequence[Violation]) -> BadRequest:
+    """Return the violations, as many as a status carries; where there are more, the last entry counts them."""
+    bad = BadRequest()
+    for index, violation in enumerate(violations):
+        bad.field_violations.add(field=_cut(violation.field), description=_cut(violation.description))
+        if bad.ByteSize() > _MOST_VIOLATIONS and index + 1 < len(violations):
+            more = f"{len(violations) - index} more fields are refused, this one first; mend these and ask again"
+            bad.field_violations[-1].description = more
+            break
+    return bad
 
 
 def to_status(error: ChannelChoiceError) -> Any:
@@ -57,10 +78,7 @@ def to_status(error: ChannelChoiceError) -> Any:
     code, reason = code_and_reason(error)
     details: list[Message] = [ErrorInfo(reason=reason, domain=DOMAIN, metadata=_metadata(error))]
     if isinstance(error, InvalidInput):
-        bad = BadRequest()
-        for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
-        details.append(bad)
+        details.append(_bad_request(error.violations))
     if isinstance(error, StoreUnavailable):
         retry = RetryInfo()
         retry.retry_delay.FromMilliseconds(500)
@@ -71,7 +89,7 @@ def to_status(error: ChannelChoiceError) -> Any:
         any_detail.Pack(detail)
         packed.append(any_detail)
     number = Code.Value(code.name)
-    return rpc_status.to_status(Status(code=number, message=str(error), details=packed))
+    return rpc_status.to_status(Status(code=number, message=_cut(str(error)), details=packed))
 
 
 def to_item(error: ChannelChoiceError) -> status_pb.ItemStatus:

@@ -418,10 +418,13 @@ def parse_customer(customer: customer_pb.Customer, rules: Rules, now: datetime) 
         is_granted = said.state == customer_pb.CONSENT_STATE_GRANTED
         if not is_granted and said.state != customer_pb.CONSENT_STATE_DENIED:
             check.refuse(f"{path}.state", "is required: CONSENT_STATE_GRANTED or CONSENT_STATE_DENIED")
+        moment = check.moment(f"{path}.consent_time", said, "consent_time") or now
+        if moment > now + timedelta(days=1):
+            check.refuse(f"{path}.consent_time", "is more than a day ahead of the server's clock; check clock and unit")
         consents[channel] = ConsentRecord(
             state="granted" if is_granted else "denied",
             evidence=check.text(f"{path}.evidence", said.evidence, 512, is_required=is_granted),
-            consent_time=check.moment(f"{path}.consent_time", said, "consent_time") or now,
+            consent_time=min(moment, now),  # what was said by a fast clock must not outlive a withdrawal
         )
     reachability: dict[str, bool] = {}
     for index, reach in enumerate(customer.reachability):

@@ -4,6 +4,7 @@ Synchronous, on a pool of threads: a decision computes and waits for its commit,
 (`python -m tests.benchmarks` measures both).
 """
 
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -89,9 +90,24 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     def read(path: Path | None) -> bytes:
         return b"" if path is None else path.read_bytes()
 
+    _check_tls(settings)
     authority = read(settings.tls_client_ca_file) or None
     return grpc.ssl_server_credentials(
         [(read(settings.tls_key_file), read(settings.tls_certificate_file))],
         root_certificates=authority,
         require_client_auth=authority is not None,
     )
+
+
+def _check_tls(settings: Settings) -> None:
+    """Let OpenSSL read the files: grpc takes broken ones, then refuses every caller, or with no authority in the file none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    field = "tls_certificate_file"
+    try:
+        context.load_cert_chain(str(settings.tls_certificate_file), str(settings.tls_key_file), password="")
+        if settings.tls_client_ca_file is not None:
+            field = "tls_client_ca_file"
+            context.load_verify_locations(settings.tls_client_ca_file)
+    except (OSError, ValueError) as error:
+        problem = f"{getattr(settings, field)} and what belongs to it cannot be used: {error}; it is to be PEM"
+        raise SettingsInvalid([Violation(field=field, description=problem)], "settings") from error

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from models.errors import SettingsInvalid, Violation
+from service.store.engine import parse_url
 
 _KEY_BYTES = 32
 
@@ -21,16 +22,13 @@ def load_key(path: Path) -> bytes:
 
     Raises
     ------
-    SettingsInvalid: the file holds no such key.
+    SettingsInvalid: the file holds no such key, or can be neither read nor made.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = path.read_text().strip()
-    else:
-        text = secrets.token_hex(_KEY_BYTES)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
+        text = _read_or_make(path)
+    except OSError as error:
+        problem = f"cannot be read or made: {error}"
+        raise SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings") from error
     try:
         key = bytes.fromhex(text)
     except ValueError:
@@ -39,3 +37,19 @@ def load_key(path: Path) -> bytes:
         problem = f"{path} must hold {2 * _KEY_BYTES} hexadecimal digits; restore it from a backup, since a new key forgets all customers"
         raise SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings")
     return key
+
+
+def _read_or_make(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(errors="replace").strip()
+    text = secrets.token_hex(_KEY_BYTES)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+    return text
+
+
+def key_path_beside(database_url: str) -> Path:
+    """Return where the key of a database is kept unless something else is said: beside it."""
+    return Path(str(parse_url(database_url).database)).parent / "identity.key"

@@ -317,7 +317,7 @@ class Unit(Reader):
             {"key_event_id": event_id, "new_status": status, "new_step": step, "new_customer_key": customer_key},
         )
 
-    def merge_customers(self, winner: str, losers: Sequence[str]) -> None:
+    def merge_customers(self, winner: str, losers: Sequence[str], moment: int) -> None:
         """Give everything of some customers to one, whose own profile goes over theirs."""
         profile = self.find_profile(winner) or Profile()
         for loser in losers:
@@ -325,14 +325,7 @@ class Unit(Reader):
             for table in _KEYED:
                 self._run(f"move_{table.name}", {"key_customer_key": loser, "new_customer_key": winner})
             self._run("delete_customer", {"customer_key": loser})
-        self._run(
-            "update_profile",
-            {
-                "key_customer_key": winner,
-                "new_profile": profile_to_json(profile),
-                "new_update_time": self.find_create_time(winner),
-            },
-        )
+        self.update_profile(winner, profile, moment)
 
     def insert_pause(self, row: PauseRow) -> None:
         self._run("delete_pause", {"channel": row.channel})

@@ -1,0 +1,1 @@
+"""What happens offline: logs in, bundles and reports out."""

@@ -1,0 +1,195 @@
+"""`python -m training`: logs in, bundles and verdicts out."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from models.errors import ChannelChoiceError
+from models.rules import Rules, read_rules
+
+DEFAULT_RULES = Path(__file__).parent.parent / "service" / "rules" / "default.toml"
+_MLFLOW = "sqlite:///mlflow.db"
+_LOG = "sqlite:///var/channel_choice.db"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Learn from decision logs and prove it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    imported = command("import", _import, "turn an outside log into a decision log")
+    imported.add_argument("--log", required=True, choices=["starbucks", "hillstrom"], help="which log")
+    imported.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
+    imported.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
+
+    simulated = command("simulate", _simulate, "make a decision log in the built-in world")
+    simulated.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
+    simulated.add_argument("--decisions", type=int, default=20_000, help="how many (default: 20000)")
+    simulated.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file")
+    simulated.add_argument("--seed", type=int, default=0)
+
+    train = command(
+        "train", _train, "fit a response model on a decision log, as an MLflow run with a registered bundle"
+    )
+    train.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
+    train.add_argument(
+        "--window-hours", type=float, default=72, help="an order counts within this after a decision (default: 72)"
+    )
+    train.add_argument("--until", type=_moment, help="only decisions before this UTC time, such as 2026-11-01T00:00")
+    train.add_argument("--exclude", nargs="*", default=[], metavar="FEATURE", help="features to leave out")
+    train.add_argument(
+        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
+    )
+    train.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
+    train.add_argument(
+        "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
+    )
+    train.add_argument("--trees", type=int, default=400, help="most trees; early stopping takes fewer (default: 400)")
+    train.add_argument("--leaves", type=int, default=15, help="leaves of a tree (default: 15)")
+    train.add_argument("--seed", type=int, default=0)
+
+    promote = command("promote", _promote, "point the alias champion at a version")
+    promote.add_argument(
+        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
+    )
+    promote.add_argument("--version", help="version (default: the newest)")
+    promote.add_argument("--mlflow", default=_MLFLOW, metavar="URI", help=f"registry (default: {_MLFLOW})")
+
+    starter = command("starter", _starter, "make the starter bundle from a built-in simulated log")
+    starter.add_argument("folder", type=Path, help="where to write it")
+    starter.add_argument("--if-missing", action="store_true", help="do nothing where there is a bundle")
+    starter.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file")
+
+    evaluate = command("evaluate-log", _evaluate_log, "import, train, promote, serve and judge on a real log")
+    evaluate.add_argument("--log", required=True, choices=["starbucks"], help="which log")
+    evaluate.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
+    evaluate.add_argument(
+        "--social-price", nargs="+", type=float, default=[0.0, 2.0, 4.0], metavar="USD", help="prices (default: 0 2 4)"
+    )
+    evaluate.add_argument("--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made")
+    evaluate.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _rules(path: Path) -> Rules:
+    return read_rules(path)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from service.store.identity import key_path_beside, load_key
+    from service.store.store import Store
+    from training.journal import customer_hash, write_log
+    from training.logs import hillstrom, starbucks
+
+    key_path = key_path_beside(options.to)
+    if options.log == "starbucks":
+        waves = starbucks.read_waves(options.data)
+        total = sum(map(len, waves))
+        ids = [str(customer) for customer in waves[0].customer_id]
+    else:
+        rows = hillstrom.read_rows(options.data)
+        total = len(rows)
+        ids = [str(row["customer_id"]) for row in rows]
+    store = Store(options.to)
+    try:
+        key = load_key(key_path)
+        with tqdm(total=total, desc="import", unit=" decisions", disable=None) as bar:
+            decisions = (
+                starbucks.logged_decisions(waves, key, bar.update)
+                if options.log == "starbucks"
+                else hillstrom.logged_decisions(rows, key, bar.update)
+            )
+            written = write_log(store, decisions, [customer_hash(key, i) for i in ids])
+    finally:
+        store.close()
+    print(f"{written} decisions written to {options.to}, {total - written} were there before")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from service.store.identity import key_path_beside, load_key
+    from service.store.store import Store
+    from training.journal import write_log
+    from training.simulate import simulate_log
+
+    store = Store(options.to)
+    try:
+        key = load_key(key_path_beside(options.to))
+        with tqdm(total=options.decisions, desc="simulate", unit=" decisions", disable=None) as bar:
+            rules = _rules(options.rules)
+            identities, decisions = simulate_log(options.decisions, rules, key, options.seed, bar.update)
+            written = write_log(store, decisions, identities)
+    finally:
+        store.close()
+    print(f"{written} decisions written to {options.to}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from training.dataset import read_dataset
+    from training.fit import Hyperparameters, fit
+    from training.registry import MlflowRegistry
+
+    window = timedelta(hours=options.window_hours)
+    data = read_dataset(options.log, window, options.until, options.exclude)
+    hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
+    fitted = fit(data, hyper, options.log)
+    registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
+    for name, value in fitted.metrics.items():
+        print(f"  {name:28} {value:.5g}")
+    print(
+        f"{registered.name} version {registered.version}, bundle {registered.bundle_version}, run {registered.run_id}"
+    )
+    print(
+        f"next: python -m training promote --name {registered.name} --version {registered.version} --mlflow {options.mlflow}"
+    )
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from training.registry import CHAMPION, MlflowRegistry
+
+    promoted = MlflowRegistry(options.mlflow, "").promote(options.name, options.version)
+    print(f"{promoted.name}@{CHAMPION} is version {promoted.version}, bundle {promoted.bundle_version}")
+    print(f"serve it: python -m service --bundle models:/{promoted.name}@{CHAMPION} --mlflow-uri {options.mlflow}")
+
+
+def _starter(options: argparse.Namespace) -> None:
+    from training.starter import has_bundle, make_starter
+
+    if options.if_missing and has_bundle(options.folder):
+        print(f"{options.folder} holds a bundle already")
+        return
+    print(f"{options.folder}: {make_starter(options.folder, _rules(options.rules))}")
+
+
+def _evaluate_log(options: argparse.Namespace) -> None:
+    from training.evaluate_log import evaluate_starbucks, table
+
+    print(table(evaluate_starbucks(options.data, options.social_price, options.work, options.seed)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 where it refused, with the reason on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ChannelChoiceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Training data out of a decision log: features as used when the decision was made, labels from what happened after.
+
+The label of a decision is whether its customer ordered within the window after it, through whatever channel and whatever the order
+was credited to: only so is no send a fair baseline. Decisions that are not trainable, or whose window is still open, are left out.
+"""
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.context import FeatureValue
+from models.errors import LogUnusable
+from models.features import BUILT_IN, CUSTOM_PREFIX, FEATURES, NO_SEND, Column, Encoder, category_name
+from models.record import features_from_json, from_micros, to_micros
+from service.store.engine import open_engine, parse_url
+
+FloatArray = NDArray[np.float64]
+_RARE = 5
+
+_DECISIONS = """
+SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_micros, d.order_margin_micros, d.features,
+  (SELECT count(*) FROM outcomes o WHERE o.customer_key = d.customer_key AND o.occur_time > d.decide_time
+     AND o.occur_time <= d.decide_time + :window AND o.type IN ('order', 'store_purchase')),
+  (SELECT sum(coalesce(o.value_micros, d.order_margin_micros)) FROM outcomes o WHERE o.customer_key = d.customer_key
+     AND o.occur_time > d.decide_time AND o.occur_time <= d.decide_time + :window
+     AND o.type IN ('order', 'store_purchase')),
+  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
+     AND o.type IN ('unsubscribe', 'complaint'))
+FROM decisions d
+WHERE d.trainable AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
+ORDER BY d.decide_time, d.decision_id, d.step
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Decisions in order of time. Arrays have shape (n,); `matrix` (n, n_columns) is encoded by `columns`."""
+
+    columns: tuple[Column, ...]
+    matrix: FloatArray
+    decide_time: NDArray[np.int64]
+    channel: NDArray[np.str_]
+    propensity: FloatArray
+    """P(logged action | context) under the logging policy, in (0, 1]."""
+    price: FloatArray
+    """What the logged action cost, in units of the currency."""
+    response: FloatArray
+    """1 where the customer ordered within the window, else 0."""
+    value: FloatArray
+    """Margin of those orders, in units of the currency."""
+    unsubscribed: FloatArray
+    digest: str
+    """sha256 of all of the above."""
+
+    def __len__(self) -> int:
+        return len(self.response)
+
+    def take(self, mask: NDArray[np.bool_]) -> "Dataset":
+        """Return the decisions for which the mask is true."""
+        arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
+        return Dataset(columns=self.columns, digest=self.digest, **arrays)
+
+
+_ARRAYS = ("matrix", "decide_time", "channel", "propensity", "price", "response", "value", "unsubscribed")
+
+
+def read_dataset(
+    url: str,
+    window: timedelta,
+    until: datetime | None = None,
+    exclude: Sequence[str] = (),
+) -> Dataset:
+    """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out.
+
+    Raises
+    ------
+    LogUnusable: nothing is left to learn from, or a propensity is not in (0, 1]; it says what is missing.
+    """
+    path = Path(str(parse_url(url).database))
+    if not path.is_file():
+        raise LogUnusable(f"there is no decision log {path}; import or simulate one, or mend --log")
+    open_engine(url).dispose()
+    connection = sqlite3.connect(path)
+    try:
+        as_of = connection.execute(
+            "SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes)"
+        ).fetchone()[0]
+        if as_of is None:
+            raise LogUnusable(f"the decision log {path} is empty; import or simulate one")
+        as_of = max(as_of, to_micros(until)) if until is not None else as_of
+        span = window // timedelta(microseconds=1)
+        limit = to_micros(until) if until is not None else as_of + 1
+        rows = connection.execute(_DECISIONS, {"window": span, "as_of": as_of, "until": limit}).fetchall()
+    finally:
+        connection.close()
+    if not rows:
+        newest = from_micros(as_of)
+        raise LogUnusable(
+            f"no trainable decision of {path} is older than the window of {window}; the newest entry is of {newest:%Y-%m-%d %H:%M} UTC"
+        )
+    return _encode(rows, exclude)
+
+
+def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Dataset:
+    features = [features_from_json(str(row[7])) for row in rows]
+    columns = find_columns(features, exclude)
+    encoder = Encoder(columns)
+    matrix = np.array([encoder.encode_values(values) for values in features])
+    columns, matrix = _without_constant(columns, matrix)
+    numbers = {
+        "decide_time": np.array([row[2] for row in rows], dtype=np.int64),
+        "propensity": np.array([row[4] for row in rows], dtype=np.float64),
+        "price": np.array([row[5] for row in rows], dtype=np.float64) / 1e6,
+        "response": np.array([row[8] for row in rows], dtype=np.float64).clip(max=1.0),
+        "value": np.array([row[9] or 0 for row in rows], dtype=np.float64) / 1e6,
+        "unsubscribed": np.array([row[10] for row in rows], dtype=np.float64),
+    }
+    propensity = numbers["propensity"]
+    if not np.all((propensity > 0) & (propensity <= 1)):
+        bad = rows[int(np.flatnonzero(~((propensity > 0) & (propensity <= 1)))[0])]
+        raise LogUnusable(
+            f"decision {bad[0]} step {bad[1]} has propensity {bad[4]}, which is not in (0, 1]; mend the log"
+        )
+    channel = np.array([str(row[3]) for row in rows])
+    digest = hashlib.sha256(repr(columns).encode())
+    for array in (matrix, channel, *numbers.values()):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return Dataset(columns=columns, matrix=matrix, channel=channel, digest=digest.hexdigest(), **numbers)
+
+
+def find_columns(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Return the columns of a log: those of the feature list, then the callers' own by name.
+
+    A feature of the callers is a category where any of its values is text. Categories seen less than 5 times are left out, so that
+    the model learns what an unseen one does.
+    """
+    counts: dict[str, Counter[str]] = {}
+    texts: set[str] = set()
+    seen: set[str] = set()
+    for values in features:
+        for name, value in values.items():
+            seen.add(name)
+            feature = BUILT_IN.get(name)
+            if isinstance(value, str):
+                texts.add(name)
+            if isinstance(value, str) or (feature is not None and feature.kind == "category"):
+                counts.setdefault(name, Counter())[category_name(value)] += 1
+    names = [f.name for f in FEATURES if f.name in seen] + sorted(n for n in seen if n.startswith(CUSTOM_PREFIX))
+    columns: list[Column] = []
+    for name in names:
+        if name in exclude:
+            continue
+        if name in texts:
+            kept = sorted(value for value, count in counts[name].items() if count >= _RARE or name == "channel")
+            columns.append(Column(name=name, kind="category", categories=tuple(kept)))
+        else:
+            columns.append(Column(name=name, kind="number"))
+    return tuple(columns)
+
+
+def _without_constant(columns: tuple[Column, ...], matrix: FloatArray) -> tuple[tuple[Column, ...], FloatArray]:
+    """Leave out columns in which nothing varies; the channel stays."""
+    kept = [
+        i
+        for i, column in enumerate(columns)
+        if column.name == "channel" or len(np.unique(matrix[:, i], equal_nan=True)) > 1
+    ]
+    return tuple(columns[i] for i in kept), np.ascontiguousarray(matrix[:, kept])
+
+
+def check_learnable(data: Dataset) -> None:
+    """Check that a response model can be fitted.
+
+    Raises
+    ------
+    LogUnusable: too few decisions, nobody or everybody ordered, or no decision without a send to compare with.
+    """
+    orders = int(data.response.sum())
+    if len(data) < 200:
+        raise LogUnusable(f"{len(data)} decisions are too few to learn from; at least 200 are needed")
+    if min(orders, len(data) - orders) < 20:
+        raise LogUnusable(
+            f"{orders} of {len(data)} decisions were followed by an order; at least 20 of each kind are needed"
+        )
+    if not (data.channel == NO_SEND).any():
+        raise LogUnusable("no decision of the log is a no send; without them the effect of a send cannot be told")

@@ -1,0 +1,1 @@
+"""Adapters of outside logs: each turns its files into logged decisions."""

@@ -1,0 +1,244 @@
+"""The Starbucks log: 17,000 customers x 4 send waves with a randomised offer or none.
+
+Each offer went out through a bundle of channels, e-mail in every one. What tells the bundles apart is the channel of widest reach in
+them, here the lead: social, else mobile, else e-mail with web. Nothing in the log tells e-mail from web, so a decision of that bundle
+is recorded under one of the two, drawn evenly, at half the propensity. The log has hours since its start and no date: the start is
+taken as START, and all customers as living in UTC.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from models.context import (
+    ChannelOption,
+    Constraints,
+    Contact,
+    Content,
+    Context,
+    CustomerState,
+    FeatureValue,
+    Message,
+)
+from models.decide import make_seed
+from models.errors import LogUnusable
+from models.features import NO_SEND, Action
+from models.rules import Rules
+from models.sms import measure_length
+from service.store.rows import new_decision_id
+from training.journal import LoggedDecision, LoggedOutcome, contact_of, customer_hash, customer_key
+
+FloatArray = NDArray[np.float64]
+START = datetime(2018, 1, 1, 12, tzinfo=UTC)
+WINDOW = timedelta(hours=72)
+WAVES = (0, 168, 336, 408)
+CHANNELS = ("web", "email", "mobile", "social")
+FEATURES = (
+    "age",
+    "income",
+    "gender",
+    "tenure_days",
+    "spend_before",
+    "txns_before",
+    "offers_before",
+    "views_before",
+    "completions_before",
+)
+_FILES = ("starbucks_decisions.parquet", "starbucks_events.parquet")
+LEADS: dict[str, str] = {"web": "base", "email": "base", "mobile": "mobile", "social": "social", NO_SEND: NO_SEND}
+"""Lead of the bundle that stands for each channel of the service."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """All customers at one send wave. Arrays have shape (n,)."""
+
+    hour: int
+    customer_id: NDArray[np.int64]
+    lead: NDArray[np.str_]
+    """none, base, mobile or social."""
+    is_everything: NDArray[np.bool_]
+    """Whether the offer went out through all four channels."""
+    propensity_lead: FloatArray
+    """P(lead) in this wave."""
+    propensity_everything: FloatArray
+    """P(all four channels) in this wave."""
+    viewed: NDArray[np.bool_]
+    orders: NDArray[np.int64]
+    spend: FloatArray
+    """USD within 72 hours."""
+    first_order_hours: FloatArray
+    """Hours from the wave to the first order within 72 hours; NaN where there was none."""
+    features: tuple[dict[str, FeatureValue], ...]
+
+    def __len__(self) -> int:
+        return len(self.customer_id)
+
+    @property
+    def time(self) -> datetime:
+        return START + timedelta(hours=self.hour)
+
+
+def read_waves(folder: Path, hours: Sequence[int] = WAVES) -> list[Wave]:
+    """Read send waves from the folder that holds the log's Parquet files.
+
+    Raises
+    ------
+    LogUnusable: a file is missing or is not what it should be; it says which.
+    """
+    decisions, events = (_read(folder / name) for name in _FILES)
+    first_orders = _first_orders(events)
+    return [_wave(decisions, first_orders, hour) for hour in hours]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise LogUnusable(f"there is no {path}; name the folder of the Starbucks log with --data")
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise LogUnusable(f"{path} is not a Parquet file that can be read: {error}") from error
+    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _first_orders(events: dict[str, Any]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    is_order = events["event"] == "transaction"
+    for customer, hour in zip(events["customer_id"][is_order], events["hour"][is_order], strict=True):
+        found.setdefault(int(customer), []).append(int(hour))
+    return {customer: sorted(hours) for customer, hours in found.items()}
+
+
+def _wave(decisions: dict[str, Any], orders: dict[int, list[int]], hour: int) -> Wave:
+    rows = np.flatnonzero(decisions["wave_hour"] == hour)
+    if not len(rows):
+        raise LogUnusable(f"the Starbucks log has no wave at hour {hour}; it has {sorted(set(decisions['wave_hour']))}")
+    column = {name: values[rows] for name, values in decisions.items()}
+    is_social, is_mobile = column["ch_social"] == 1, column["ch_mobile"] == 1
+    is_none = column["n_channels"] == 0
+    lead = np.where(is_none, NO_SEND, np.where(is_social, "social", np.where(is_mobile, "mobile", "base")))
+    is_everything = column["n_channels"] == len(CHANNELS)
+    shares = {name: float((lead == name).mean()) for name in np.unique(lead)}
+    customer = column["customer_id"].astype(np.int64)
+    first = [_first_within(orders.get(int(c), []), hour) for c in customer]
+    return Wave(
+        hour=hour,
+        customer_id=customer,
+        lead=lead,
+        is_everything=is_everything,
+        propensity_lead=np.array([shares[str(name)] for name in lead]),
+        propensity_everything=np.full(len(rows), float(is_everything.mean())),
+        viewed=column["viewed"] == 1,
+        orders=column["txns_72h"].astype(np.int64),
+        spend=column["spend_72h"].astype(np.float64),
+        first_order_hours=np.array(first),
+        features=tuple(_features(column, i) for i in range(len(rows))),
+    )
+
+
+def _first_within(hours: list[int], start: int) -> float:
+    """Return hours from a wave to the first order in its window; one of the wave's own hour counts as half an hour later."""
+    within = [h - start for h in hours if start <= h < start + WINDOW.total_seconds() / 3600]
+    return max(within[0], 0.5) if within else float("nan")
+
+
+def _features(column: dict[str, Any], row: int) -> dict[str, FeatureValue]:
+    found: dict[str, FeatureValue] = {}
+    for name in FEATURES:
+        value = column[name][row]
+        if isinstance(value, str):
+            found[name] = value
+        elif value is not None and not np.isnan(value):
+            found[name] = float(value)
+    return found
+
+
+def logged_decisions(waves: Sequence[Wave], key: bytes, progress: Callable[[int], object]) -> Iterator[LoggedDecision]:
+    """Yield the log's decisions in order of time; `progress` is told of each."""
+    contacts: dict[str, list[Contact]] = {}
+    orders: dict[str, list[datetime]] = {}
+    for wave in sorted(waves, key=lambda w: w.hour):
+        for row in range(len(wave)):
+            person = customer_key(customer_hash(key, str(wave.customer_id[row])))
+            logged = _logged(wave, row, person, contacts.get(person, []), orders.get(person, []))
+            contact = contact_of(logged)
+            if contact is not None:
+                contacts.setdefault(person, []).append(contact)
+            orders.setdefault(person, []).extend(o.occur_time for o in logged.outcomes if o.type == "order")
+            progress(1)
+            yield logged
+
+
+def _logged(wave: Wave, row: int, person: str, contacts: list[Contact], orders: list[datetime]) -> LoggedDecision:
+    request_id = f"starbucks-{wave.hour}-{wave.customer_id[row]}"
+    channel, propensity = str(wave.lead[row]), float(wave.propensity_lead[row])
+    if channel == "base":
+        channel = "email" if hashlib.sha256(request_id.encode()).digest()[0] % 2 else "web"
+        propensity /= 2
+    context = Context(
+        decision_id=new_decision_id(wave.time, request_id),
+        step=1,
+        decide_time=wave.time,
+        not_before=wave.time,
+        customer=CustomerState(
+            key=person, time_zone="UTC", country="US", contacts=tuple(contacts), order_times=tuple(orders)
+        ),
+        message=message(wave.time),
+        options=tuple(ChannelOption(channel=c, is_reachable=True, has_consent=True) for c in CHANNELS),
+        seed=make_seed(request_id, 1),
+        constraints=Constraints(),
+        features=wave.features[row],
+    )
+    return LoggedDecision(
+        request_id=request_id,
+        context=context,
+        action=Action(channel=channel, send_time=None if channel == NO_SEND else wave.time),
+        propensity=propensity,
+        price_micros=0,
+        policy="starbucks_log",
+        outcomes=outcomes_of(wave, row),
+    )
+
+
+def message(moment: datetime) -> Message:
+    """Return the message of a wave; its margin is the caller's matter at decision time and not part of the log."""
+    return Message(
+        campaign="offers",
+        kind="offer",
+        category="marketing",
+        order_margin_micros=0,
+        earliest_time=moment,
+        expire_time=moment + timedelta(hours=1),
+        content=Content(size=measure_length(100, "gsm7")),
+    )
+
+
+def outcomes_of(wave: Wave, row: int) -> tuple[LoggedOutcome, ...]:
+    """Return what followed a row of the log: viewed, and one order of the window's whole spend."""
+    found: list[LoggedOutcome] = []
+    if wave.viewed[row]:
+        found.append(LoggedOutcome(type="seen", occur_time=wave.time + timedelta(hours=1)))
+    if wave.orders[row] > 0:
+        hours = wave.first_order_hours[row]
+        moment = wave.time + timedelta(hours=float(hours) if np.isfinite(hours) else 1.0)
+        found.append(LoggedOutcome(type="order", occur_time=moment, value_micros=round(float(wave.spend[row]) * 1e6)))
+    return tuple(found)
+
+
+def rules_path() -> Path:
+    """Return the rules under which the log is imported and judged."""
+    return Path(__file__).parent / "starbucks.toml"
+
+
+def check_channels(rules: Rules) -> None:
+    """Check that the rules know the log's channels; raises LogUnusable."""
+    missing = [channel for channel in CHANNELS if channel not in rules.channels]
+    if missing:
+        raise LogUnusable(f"the rules file lacks the channels {', '.join(missing)}; use {rules_path().name}")

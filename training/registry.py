@@ -1,0 +1,121 @@
+"""MLflow: runs, the model registry and its aliases. The only place that imports mlflow."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow  # its telemetry is turned off first
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from models.bundle import load_bundle, write_bundle
+from models.errors import LogUnusable
+from training.dataset import Dataset
+from training.fit import Fitted, Hyperparameters
+from training.plots import plot_fit
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A version in the registry, with the run it came from and the bundle in it."""
+
+    name: str
+    version: str
+    run_id: str
+    bundle_version: str
+
+
+class MlflowRegistry:
+    """One MLflow tracking store with its registry, by URI."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None = None) -> None:
+        """Open a store; `artifacts` is where an experiment made here keeps its files, by default where MLflow does."""
+        self._uri = uri
+        self._artifacts = artifacts
+        self._experiment = experiment
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    @contextmanager
+    def _run(self, run_name: str) -> Iterator[str]:
+        """Open a run, and close it as failed where the block raises."""
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        experiment_id = experiment.experiment_id if experiment else self._new_experiment()
+        run = self._client.create_run(experiment_id, run_name=run_name)
+        try:
+            yield run.info.run_id
+        except BaseException:
+            self._client.set_terminated(run.info.run_id, status="FAILED")
+            raise
+        self._client.set_terminated(run.info.run_id)
+
+    def _new_experiment(self) -> str:
+        location = None if self._artifacts is None else self._artifacts.resolve().as_uri()
+        return self._client.create_experiment(self._experiment, artifact_location=location)
+
+    def keep(self, fitted: Fitted, data: Dataset, hyper: Hyperparameters, window: timedelta, name: str) -> Registered:
+        """Log a fit as a run with its bundle, and register that as a new version of `name`."""
+        with self._run(f"train {name}") as run_id, tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            version = write_bundle(folder / "bundle", name, fitted.description, fitted.model_text, fitted.golden_rows)
+            parameters = {
+                **asdict(hyper),
+                **fitted.description.trained_on,
+                "window_hours": window.total_seconds() / 3600,
+            }
+            for key, value in parameters.items():
+                self._client.log_param(run_id, key, value)
+            metrics = [
+                mlflow.entities.Metric(key, value, 0, 0) for key, value in fitted.metrics.items() if value == value
+            ]
+            self._client.log_batch(run_id, metrics=metrics)
+            self._client.set_tag(run_id, "data.digest", data.digest)
+            self._client.set_tag(run_id, "bundle.version", version)
+            for path in plot_fit(fitted, folder / "plots"):
+                self._client.log_artifact(run_id, str(path), "plots")
+            self._client.log_artifacts(run_id, str(folder / "bundle"), "bundle")
+            location = self._client.get_run(run_id).info.artifact_uri + "/bundle"
+            self._make_model(name)
+            registered = self._client.create_model_version(name, source=location, run_id=run_id)
+            self._client.set_model_version_tag(name, registered.version, "bundle.version", version)
+        return Registered(name=name, version=str(registered.version), run_id=run_id, bundle_version=version)
+
+    def promote(self, name: str, version: str | None) -> Registered:
+        """Point the alias champion at a version, the newest where none is named, after its bundle verified.
+
+        Raises
+        ------
+        LogUnusable: there is no such version. BundleError: its bundle does not verify.
+        """
+        try:
+            found = self._client.search_model_versions(f"name = '{name}'")
+        except MlflowException as error:
+            raise LogUnusable(f"the registry {self._uri} does not answer: {error.message}") from error
+        if not found:
+            raise LogUnusable(f"the registry {self._uri} has no version of {name}; train one first")
+        versions = {str(entry.version): entry for entry in found}
+        chosen = version or max(versions, key=int)
+        if chosen not in versions:
+            raise LogUnusable(f"{name} has no version {chosen}; it has {', '.join(sorted(versions, key=int))}")
+        entry = versions[chosen]
+        with tempfile.TemporaryDirectory() as scratch:
+            local = mlflow.artifacts.download_artifacts(
+                artifact_uri=entry.source, dst_path=scratch, tracking_uri=self._uri
+            )
+            bundle = load_bundle(Path(local))
+        self._client.set_registered_model_alias(name, CHAMPION, chosen)
+        return Registered(name=name, version=chosen, run_id=str(entry.run_id), bundle_version=bundle.version)
+
+    def _make_model(self, name: str) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise

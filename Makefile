@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test check format bench bench-quick evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format bench bench-quick evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -32,6 +32,13 @@ check: $(VENV)/.dev check-proto
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+## install: everything, for training and for work on the project itself
+install: $(VENV)/.dev
+
+## evaluate-starbucks: the whole loop on the Starbucks log in the folder DATA
+evaluate-starbucks: $(VENV)/.dev
+	$(PY) -m training evaluate-log --log starbucks --data $(DATA)
 
 ## bench: server CPU per decision, as ratios against floors measured in the same run
 bench: $(VENV)/.dev

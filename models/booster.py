@@ -49,6 +49,10 @@ class Booster:
 
     def __init__(self, model_text: str) -> None:
         self._handle = ctypes.c_void_p()
+        if "\nend of trees" not in model_text:
+            raise BoosterError(
+                "the model's text is cut off: it has no line 'end of trees'"
+            )  # LightGBM would end the process
         iterations = ctypes.c_int()
         _check(
             library().LGBM_BoosterLoadModelFromString(

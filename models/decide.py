@@ -1,7 +1,7 @@
 """One decision, from its context to the action served. Pure: the same context, rules and bundle give the same choice, bit for bit."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -88,19 +88,24 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     by_order = bool(degraded) or context.message.is_owed
     if by_order:
         policy = RuleCascade(rules.cascade.order)
-        planned = planned.keep(np.array([a.send_time is not None for a in planned.actions]))
+        if not context.message.is_owed and context.message.order_margin_micros == 0:
+            planned, dear = _without_dear(planned, rules)
+            suppressed += dear
+        is_send = np.array([a.send_time is not None for a in planned.actions])
+        planned = planned.keep(is_send) if is_send.any() else planned
     else:
         planned, dear = _without_dear(planned, rules)
         suppressed += dear
     waiting = {channel.channel for channel in found.waiting}
+    if not degraded:
+        suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
     table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
     probabilities = policy.distribution(table)
     index = draw(probabilities, context.seed)
     action = table.actions[index]
-    is_send = action.send_time is not None
-    end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and not is_send else None
+    end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and action.send_time is None else None
     choice = Choice(
-        verdict=Verdict.SEND if is_send else Verdict.DO_NOT_SEND,
+        verdict=Verdict.SEND if action.send_time is not None else Verdict.DO_NOT_SEND,
         action=action,
         slot=_slot_of(found.eligible, action),
         price_micros=int(table.price_micros[index]),
@@ -178,9 +183,9 @@ def _estimate(
 
 
 def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[Suppressed, ...]]:
-    """Take out paid sends that cost more than a generous estimate of what they earn."""
+    """Take out sends that cost more than a generous estimate of what they earn."""
     ceiling = rules.policy.paid_optimism * np.maximum(table.incremental_micros, 0.0)
-    dear = table.is_paid & (table.price_micros > 0) & (table.price_micros >= ceiling)
+    dear = (table.price_micros > 0) & (table.price_micros >= ceiling)
     if not dear.any():
         return table, ()
     suppressed: list[Suppressed] = []
@@ -193,6 +198,16 @@ def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[
             detail = f"adds {earned:.2f} of expected margin, costs {price:.2f}"
             suppressed.append(Suppressed(channel=channel, reason=Reason.PRICE_ABOVE_VALUE, detail=detail))
     return table.keep(~dear), tuple(suppressed)
+
+
+def _with_value(suppressed: Suppressed, table: ActionTable) -> Suppressed:
+    """Say of a channel that waits for free ones what it would earn and cost."""
+    rows = [i for i, action in enumerate(table.actions) if action.channel == suppressed.channel]
+    if suppressed.reason is not Reason.FREE_CHANNEL_UNTRIED or not rows:
+        return suppressed
+    best = max(rows, key=lambda i: float(table.net_micros[i]))
+    earned, price = table.incremental_micros[best] / 1e6, table.price_micros[best] / 1e6
+    return replace(suppressed, detail=f"{suppressed.detail}; it would add {earned:.2f} and cost {price:.2f}")
 
 
 def _slot_of(eligible: tuple[EligibleChannel, ...], action: Action) -> Slot | None:

@@ -252,13 +252,14 @@ def _full_until(
     hold the new message, the fullest begin at the last moment of one of the messages, so that no others are looked at.
     """
     last = moment + slip
-    near = [[c for c in group if c.start - window < last and moment - window < c.end] for group in counted]
-    near = [group for group in near if group]
+    after, before = moment - window, last + window
+    near = [kept for group in counted if (kept := [c for c in group if c.start < before and after < c.end])]
     if len(near) < limit:
         return None
     found: list[datetime] = []
     for begin in {last, *(min(c.end, last) for group in near for c in group)}:
-        held = [[c.end for c in group if c.start - window < begin <= c.end] for group in near]
+        beyond = begin + window
+        held = [[c.end for c in group if c.start < beyond and begin <= c.end] for group in near]
         ends = sorted((max(ends) for ends in held if ends), reverse=True)
         if len(ends) >= limit:
             found.append(ends[limit - 1] + window)

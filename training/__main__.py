@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         "--window-hours", type=float, default=72, help="an order counts within this after a decision (default: 72)"
     )
     train.add_argument("--until", type=_moment, help="only decisions before this UTC time, such as 2026-11-01T00:00")
+    train.add_argument(
+        "--as-of", type=_moment, help="UTC time until which the log is complete (default: its newest entry)"
+    )
     train.add_argument("--exclude", nargs="*", default=[], metavar="FEATURE", help="features to leave out")
     train.add_argument(
         "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
@@ -143,7 +146,7 @@ def _train(options: argparse.Namespace) -> None:
     from training.registry import MlflowRegistry
 
     window = timedelta(hours=options.window_hours)
-    data = read_dataset(options.log, window, options.until, options.exclude)
+    data = read_dataset(options.log, window, options.until, options.exclude, options.as_of)
     hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
     fitted = fit(data, hyper, options.log)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)

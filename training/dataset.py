@@ -76,8 +76,11 @@ def read_dataset(
     window: timedelta,
     until: datetime | None = None,
     exclude: Sequence[str] = (),
+    as_of: datetime | None = None,
 ) -> Dataset:
     """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out.
+
+    A window is closed where it ends by `as_of`, the time until which the log is complete: by default that of its newest entry.
 
     Raises
     ------
@@ -89,21 +92,21 @@ def read_dataset(
     open_engine(url).dispose()
     connection = sqlite3.connect(path)
     try:
-        as_of = connection.execute(
+        newest = connection.execute(
             "SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes)"
         ).fetchone()[0]
-        if as_of is None:
+        if newest is None:
             raise LogUnusable(f"the decision log {path} is empty; import or simulate one")
-        as_of = max(as_of, to_micros(until)) if until is not None else as_of
+        complete = newest if as_of is None else to_micros(as_of)
         span = window // timedelta(microseconds=1)
-        limit = to_micros(until) if until is not None else as_of + 1
-        rows = connection.execute(_DECISIONS, {"window": span, "as_of": as_of, "until": limit}).fetchall()
+        limit = newest + 1 if until is None else to_micros(until)
+        rows = connection.execute(_DECISIONS, {"window": span, "as_of": complete, "until": limit}).fetchall()
     finally:
         connection.close()
     if not rows:
-        newest = from_micros(as_of)
         raise LogUnusable(
-            f"no trainable decision of {path} is older than the window of {window}; the newest entry is of {newest:%Y-%m-%d %H:%M} UTC"
+            f"no trainable decision of {path} has its window of {window} closed; its newest entry is of "
+            f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
         )
     return _encode(rows, exclude)
 

@@ -86,7 +86,7 @@ def evaluate_starbucks(folder: Path, prices: Sequence[float], work: Path, seed: 
     finally:
         store.close()
     mlflow_uri = f"sqlite:///{work / 'mlflow.db'}"
-    data = read_dataset(url, starbucks.WINDOW, until=last.time, exclude=EXCLUDED)
+    data = read_dataset(url, starbucks.WINDOW, until=last.time, exclude=EXCLUDED, as_of=last.time)
     hyper = Hyperparameters(seed=seed)
     fitted = fit(data, hyper, "starbucks waves " + ", ".join(str(w.hour) for w in earlier), _say)
     registry = MlflowRegistry(mlflow_uri, "starbucks", work / "mlruns")

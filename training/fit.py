@@ -67,7 +67,7 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     LogUnusable: the data cannot teach it.
     """
     check_learnable(data)
-    is_later = _split(data, hyper.later_share)
+    is_later = _split(data, hyper)
     earlier, later = data.take(~is_later), data.take(is_later)
     check_learnable(earlier)
     curve: dict[str, dict[str, list[float]]] = {}
@@ -139,13 +139,13 @@ def _lgb_data(data: Dataset) -> lgb.Dataset:
     )
 
 
-def _split(data: Dataset, later_share: float) -> NDArray[np.bool_]:
-    """Tell which decisions are the later part; those of one moment stay together."""
-    cut = data.decide_time[int(len(data) * (1 - later_share))]
-    is_later: NDArray[np.bool_] = data.decide_time >= cut
-    if is_later.all():
-        is_later = data.decide_time > cut
-    return is_later
+def _split(data: Dataset, hyper: Hyperparameters) -> NDArray[np.bool_]:
+    """Tell which decisions are the later part; those of one moment stay together. A log of one moment is split at random."""
+    cut = data.decide_time[int(len(data) * (1 - hyper.later_share))]
+    for is_later in (data.decide_time >= cut, data.decide_time > cut):
+        if 0 < is_later.sum() < len(data):
+            return np.asarray(is_later)
+    return np.random.default_rng(hyper.seed).random(len(data)) < hyper.later_share
 
 
 def calibrate(raw: FloatArray, response: FloatArray) -> tuple[float, float]:

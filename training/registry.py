@@ -1,5 +1,6 @@
 """MLflow: runs, the model registry and its aliases. The only place that imports mlflow."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow  # its telemetry is turned off first
+from mlflow.entities import DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -77,6 +79,10 @@ class MlflowRegistry:
             ]
             self._client.log_batch(run_id, metrics=metrics)
             self._client.set_tag(run_id, "data.digest", data.digest)
+            self._client.set_tag(run_id, "mlflow.note.content", _note(fitted, version))
+            self._client.set_tag(run_id, "mlflow.source.name", "python -m training train")
+            self._client.set_tag(run_id, "mlflow.source.type", "LOCAL")
+            self._client.log_inputs(run_id, datasets=[_dataset_input(fitted, data)])
             self._client.set_tag(run_id, "bundle.version", version)
             for path in plot_fit(fitted, folder / "plots"):
                 self._client.log_artifact(run_id, str(path), "plots")
@@ -119,3 +125,30 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _note(fitted: Fitted, version: str) -> str:
+    """Return what a person wants to know of a run at a glance, as Markdown."""
+    metrics = fitted.metrics
+    rows = [
+        ("decisions learned from", f"{metrics['decisions']:.0f}"),
+        ("trees", f"{metrics['trees']:.0f}"),
+        (
+            "log loss on later decisions",
+            f"{metrics['later.logloss']:.4f} (of the plain rate {metrics['later.logloss_of_rate']:.4f})",
+        ),
+        ("AUC on later decisions", f"{metrics['later.auc']:.3f}"),
+        ("calibration error", f"{metrics['later.calibration_error']:.4f}"),
+    ]
+    effects = [(n.removeprefix("later.uplift."), v) for n, v in metrics.items() if n.startswith("later.uplift.")]
+    rows += [(f"observed uplift of {channel}", f"{100 * value:+.2f} points") for channel, value in effects]
+    lines = [f"Bundle `{version}`, response model of an order.", "", "| | |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _dataset_input(fitted: Fitted, data: Dataset) -> DatasetInput:
+    source = fitted.description.trained_on["log"]
+    entry = mlflow.entities.Dataset(
+        name="decision log", digest=data.digest[:36], source_type="decision_log", source=json.dumps({"log": source})
+    )
+    return DatasetInput(entry, [InputTag("mlflow.data.context", "training")])

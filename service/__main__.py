@@ -3,9 +3,7 @@
 import argparse
 import signal
 import sys
-import threading
 import time
-from types import FrameType
 from typing import Any
 
 from models.errors import ChannelChoiceError, InvalidInput
@@ -78,6 +76,9 @@ def _check(settings: Settings) -> int:
 
 
 def _serve(settings: Settings, began: float, *, is_example: bool) -> int:
+    # Blocked before any thread starts, then waited for: a handler runs only when the main thread wakes, which no signal ensures.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     from service.app import open_app
     from service.log import set_up_log
 
@@ -85,13 +86,6 @@ def _serve(settings: Settings, began: float, *, is_example: bool) -> int:
     import structlog
 
     log = structlog.get_logger("service")
-    stop = threading.Event()
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
     with open_app(settings) as app:
         app.server.start()
         host = settings.address.rpartition(":")[0]
@@ -102,7 +96,7 @@ def _serve(settings: Settings, began: float, *, is_example: bool) -> int:
 
             print(ask(f"{host}:{app.server.port}"), flush=True)
             print("Serving until Ctrl-C.", flush=True)
-        stop.wait()
+        signal.sigwait(stops)
         log.info("draining", seconds=settings.drain_seconds)
         app.server.stop(settings.drain_seconds)
     log.info("stopped")

@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
     )
-    train.add_argument("--trees", type=int, default=400, help="most trees; early stopping takes fewer (default: 400)")
-    train.add_argument("--leaves", type=int, default=15, help="leaves of a tree (default: 15)")
+    train.add_argument("--trees", type=int, default=600, help="most trees; early stopping takes fewer (default: 600)")
+    train.add_argument("--leaves", type=int, default=8, help="leaves of a tree (default: 8)")
     train.add_argument("--seed", type=int, default=0)
 
     promote = command("promote", _promote, "point the alias champion at a version")

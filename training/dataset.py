@@ -27,12 +27,13 @@ _RARE = 5
 _DECISIONS = """
 SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_micros, d.order_margin_micros, d.features,
   (SELECT count(*) FROM outcomes o WHERE o.customer_key = d.customer_key AND o.occur_time > d.decide_time
-     AND o.occur_time <= d.decide_time + :window AND o.type IN ('order', 'store_purchase')),
+     AND o.occur_time <= d.decide_time + :window AND o.type IN ('order', 'store_purchase')
+     AND NOT o.machine_generated),
   (SELECT sum(coalesce(o.value_micros, d.order_margin_micros)) FROM outcomes o WHERE o.customer_key = d.customer_key
      AND o.occur_time > d.decide_time AND o.occur_time <= d.decide_time + :window
-     AND o.type IN ('order', 'store_purchase')),
+     AND o.type IN ('order', 'store_purchase') AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type IN ('unsubscribe', 'complaint'))
+     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated)
 FROM decisions d
 WHERE d.trainable AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
@@ -113,6 +114,7 @@ def read_dataset(
 
 def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Dataset:
     features = [features_from_json(str(row[7])) for row in rows]
+    _check_excluded(features, exclude)
     columns = find_columns(features, exclude)
     encoder = Encoder(columns)
     matrix = np.array([encoder.encode_values(values) for values in features])
@@ -136,6 +138,13 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
     for array in (matrix, channel, *numbers.values()):
         digest.update(np.ascontiguousarray(array).tobytes())
     return Dataset(columns=columns, matrix=matrix, channel=channel, digest=digest.hexdigest(), **numbers)
+
+
+def _check_excluded(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str]) -> None:
+    seen = {name for values in features for name in values}
+    for name in exclude:
+        if name not in seen and name not in BUILT_IN:
+            raise LogUnusable(f"the log has no feature {name} to leave out; it has {', '.join(sorted(seen))}")
 
 
 def find_columns(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str] = ()) -> tuple[Column, ...]:

@@ -24,20 +24,21 @@ FloatArray = NDArray[np.float64]
 _BINS = 10
 _GOLDEN_ROWS = 64
 _RATE_WEIGHT = 200.0
+_LEAST_OF_EACH = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
     """What the fit is told. The defaults suit logs of 10^4 to 10^6 decisions."""
 
-    trees: int = 400
+    trees: int = 600
     """The most trees; early stopping takes fewer."""
-    leaves: int = 15
+    leaves: int = 8
     min_rows_in_leaf: int = 100
-    learning_rate: float = 0.05
+    learning_rate: float = 0.03
     l2: float = 10.0
     row_share: float = 0.8
-    patience: int = 30
+    patience: int = 50
     """Trees without improvement after which growing stops."""
     later_share: float = 0.25
     """Share of decisions, the latest, that choose the number of trees and calibrate."""
@@ -151,8 +152,11 @@ def _split(data: Dataset, hyper: Hyperparameters) -> NDArray[np.bool_]:
 def calibrate(raw: FloatArray, response: FloatArray) -> tuple[float, float]:
     """Fit slope and intercept of the logit in the raw score by maximum likelihood; a slope that is not positive is refused.
 
-    Raw scores and responses have shape (n,). Where the later part cannot tell, the raw score is taken as it is.
+    Raw scores and responses have shape (n,). Where the later part cannot tell, with less than 20 of either response, the raw score is
+    taken as it is: a few responses that happen to be separable would make certainties of all predictions.
     """
+    if min(response.sum(), len(response) - response.sum()) < _LEAST_OF_EACH:
+        return 1.0, 0.0
 
     def loss(theta: FloatArray) -> float:
         logit = theta[0] * raw + theta[1]
@@ -168,11 +172,12 @@ def measure(data: Dataset, p: FloatArray) -> dict[str, float]:
     """Return what is usually asked of predictions on data that the model did not see, shape (n,)."""
     p = np.clip(p, 1e-12, 1 - 1e-12)
     y = data.response
+    rate = float(np.clip(y.mean(), 1e-12, 1 - 1e-12))
     metrics = {
         "later.decisions": float(len(y)),
         "later.response_rate": float(y.mean()),
         "later.logloss": float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))),
-        "later.logloss_of_rate": float(-(y.mean() * np.log(y.mean()) + (1 - y.mean()) * np.log(1 - y.mean()))),
+        "later.logloss_of_rate": float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))),
         "later.auc": auc(y, p),
         "later.calibration_error": calibration_error(y, p),
     }

@@ -13,7 +13,7 @@ from training.fit import Hyperparameters, fit
 from training.journal import write_log
 from training.simulate import WINDOW, simulate_log
 
-DECISIONS = 12_000
+DECISIONS = 24_000
 SEED = 1
 
 

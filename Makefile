@@ -70,8 +70,8 @@ lock: $(VENV)/.uv
 ## proto: generate service/gen from the contract
 proto: $(VENV)/.dev
 	rm -rf $(GENERATED)/channelchoice
-	$(PY) -m grpc_tools.protoc -Iproto --python_out=$(GENERATED) --mypy_out=$(GENERATED) $(PROTOS)
-	$(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=$(GENERATED) --mypy_grpc_out=$(GENERATED) $(filter %_service.proto,$(PROTOS))
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iproto --python_out=$(GENERATED) --mypy_out=$(GENERATED) $(PROTOS)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=$(GENERATED) --mypy_grpc_out=$(GENERATED) $(filter %_service.proto,$(PROTOS))
 	find $(GENERATED)/channelchoice -name '*.py*' -exec sed -i -E \
 	    -e 's/^(from|import) channelchoice\b/\1 service.gen.channelchoice/' {} +
 	touch $(GENERATED)/channelchoice/__init__.py $(GENERATED)/channelchoice/v1/__init__.py

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from models.errors import BundleError
+from models.errors import BundleError, SettingsInvalid, Violation
 from models.rules import Rules, read_rules
 from service.bundles import BundleHolder
 from service.clock import Clock, RequestClock, SystemClock, ignore
@@ -46,7 +46,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
     with contextlib.ExitStack() as closing:
         store = Store(settings.database_url)
         closing.callback(store.close)
-        key = load_key(settings.identity_key_file or key_path_beside(settings.database_url))
+        key = _load_key_of(store, settings)
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
         bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
         closing.callback(bundles.close)
@@ -67,3 +67,11 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         )
         bundles.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)
+
+
+def _load_key_of(store: Store, settings: Settings) -> bytes:
+    path = settings.identity_key_file or key_path_beside(settings.database_url)
+    if not path.exists() and store.read(lambda reader: reader.count_all_identities()):
+        problem = f"{path} is not there, but the database knows customers by it, with what they withdrew; restore it from a backup"
+        raise SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings")
+    return load_key(path)

@@ -39,10 +39,13 @@ def example_request() -> pb.ChooseChannelRequest:
 
 
 def ask(address: str) -> str:
-    """Send the example to a server and return request and answer in words."""
+    """Send the example to a server and return request and answer in words, or why there is none, as where a token is needed."""
     with grpc.insecure_channel(address) as channel:
         request = example_request()
-        answer = rpc.ChannelChoiceServiceStub(channel).ChooseChannel(request, timeout=10, wait_for_ready=True)
+        try:
+            answer = rpc.ChannelChoiceServiceStub(channel).ChooseChannel(request, timeout=10, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return f"The example was not answered: {error.code().name}, {error.details()}"
     return describe(request, answer.decision)
 
 

@@ -11,13 +11,14 @@ import shutil
 import sqlite3
 import tempfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlencode, urlparse
 from urllib.request import Request, urlopen
 
-from models.bundle import DESCRIPTION, GOLDEN, MANIFEST, RESPONSE
+from models.bundle import DESCRIPTION, GOLDEN, MANIFEST, RESPONSE, load_bundle
 from models.errors import BundleError, BundleMissing
 
 _ALIAS = re.compile(r"models:/(?P<name>[^@/]+)@(?P<alias>[^@/]+)")
@@ -65,19 +66,21 @@ class Registry:
                 query = urlencode({"name": name, "alias": alias})
                 answer = json.loads(self._get(f"/api/2.0/mlflow/registered-models/alias?{query}"))["model_version"]
                 return RegisteredVersion(name=name, version=str(answer["version"]), location=str(answer["source"]))
-        except (URLError, sqlite3.Error, OSError, KeyError, ValueError) as error:
+        except (URLError, HTTPException, sqlite3.Error, OSError, LookupError, TypeError, ValueError) as error:
             raise BundleMissing(source, f"the registry {self._uri} does not answer it: {error}") from error
         raise BundleMissing(source, f"the registry {self._uri} is neither sqlite:/// nor http(s)://; mend mlflow_uri")
 
     def fetch(self, version: RegisteredVersion) -> Path:
-        """Return a local directory with the files of a version.
+        """Return a local directory with the files of a version; what comes over http(s) is verified before it is kept.
 
         Raises
         ------
         BundleError: they cannot be had.
         """
         place = urlparse(version.location)
-        if place.scheme in ("", "file"):
+        if not place.scheme:
+            return Path(version.location)
+        if place.scheme == "file":
             return Path(unquote(place.path))
         if place.scheme != "mlflow-artifacts":
             raise BundleError(version.location, "is neither a local path nor mlflow-artifacts:/; register it there")
@@ -90,10 +93,14 @@ class Registry:
             for file in _FILES:
                 path = quote(f"{place.path.strip('/')}/{file}")
                 (partial / file).write_bytes(self._get(f"/api/2.0/mlflow-artifacts/artifacts/{path}"))
+            load_bundle(partial)
             partial.rename(target)
-        except (URLError, OSError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+        except BundleError as error:
+            raise type(error)(version.location, error.problem) from error
+        except (URLError, HTTPException, OSError) as error:
             raise BundleError(version.location, f"cannot be fetched: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return target
 
     def _find_in_file(self, source: str, name: str, alias: str) -> RegisteredVersion:

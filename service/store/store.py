@@ -166,6 +166,7 @@ _SQL = {
         .select_from(schema.identities)
         .where(schema.identities.c.customer_key == bindparam("customer_key"))
     ),
+    "count_all_identities": _sql(select(func.count()).select_from(schema.identities)),
     "find_customer": _sql(
         select(schema.customers.c.profile, schema.customers.c.create_time).where(
             schema.customers.c.customer_key == bindparam("customer_key")
@@ -246,6 +247,9 @@ class Reader:
 
     def count_identities(self, customer_key: str) -> int:
         return int(self._row("count_identities", customer_key=customer_key)[0])
+
+    def count_all_identities(self) -> int:
+        return int(self._row("count_all_identities")[0])
 
     def find_profile(self, customer_key: str) -> Profile | None:
         row = self._row("find_customer", customer_key=customer_key)

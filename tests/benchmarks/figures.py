@@ -1,0 +1,97 @@
+"""What is measured, what each figure may be at most today, and what it is to become."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """The most a figure may be, 1.5 times what the present code was measured at, and the later goal."""
+
+    most: float
+    goal: float
+
+
+RATIO = "ChooseChannel DRY_RUN FULL / (grpc.aio echo + raw scoring)"
+START = "process start to health SERVING"
+MEMORY = "resident memory of the serving process"
+
+LIMITS: Mapping[str, Limit] = {
+    f"{RATIO}, 40 rows": Limit(most=11.5, goal=0.5),
+    f"{RATIO}, 240 rows": Limit(most=13.0, goal=0.25),
+    START: Limit(most=1.1, goal=0.6),
+    f"{MEMORY}, 40 rows": Limit(most=165.0, goal=110.0),
+    f"{MEMORY}, 240 rows": Limit(most=165.0, goal=110.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure, measured once a round."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+class Measured:
+    """Gathers figures while the rounds run, in the order in which they first come."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, name: str, unit: str, value: float) -> float:
+        self._values.setdefault((name, unit), []).append(value)
+        return value
+
+    def figures(self) -> list[Figure]:
+        return [Figure(name=name, unit=unit, values=tuple(values)) for (name, unit), values in self._values.items()]
+
+
+def beyond_limits(figures: Iterable[Figure]) -> list[str]:
+    """Return a sentence for each figure whose median is beyond its limit."""
+    return [
+        f"{figure.name}: {figure.median:.3g} {figure.unit} is beyond its limit of {LIMITS[figure.name].most:g}"
+        for figure in figures
+        if figure.name in LIMITS and figure.median > LIMITS[figure.name].most
+    ]
+
+
+def to_markdown(figures: Iterable[Figure], machine: Mapping[str, str]) -> str:
+    """Return the machine and the figures as Markdown."""
+    lines = [f"- {name}: {value}" for name, value in machine.items()]
+    lines += ["", "| figure | unit | median | min to max | limit | goal |", "|---|---|---:|---:|---:|---:|"]
+    for figure in figures:
+        limit = LIMITS.get(figure.name)
+        bounds = f"{limit.most:g} | {limit.goal:g}" if limit is not None else " | "
+        spread = f"{_digits(min(figure.values))} to {_digits(max(figure.values))}"
+        lines.append(f"| {figure.name} | {figure.unit} | {_digits(figure.median)} | {spread} | {bounds} |")
+    return "\n".join(lines)
+
+
+def to_json(figures: Sequence[Figure], machine: Mapping[str, str], arguments: Mapping[str, object]) -> str:
+    """Return the same as JSON, with every round's value."""
+    found = [
+        {
+            "name": figure.name,
+            "unit": figure.unit,
+            "values": figure.values,
+            "median": figure.median,
+            "min": min(figure.values),
+            "max": max(figure.values),
+            "limit": LIMITS[figure.name].most if figure.name in LIMITS else None,
+            "goal": LIMITS[figure.name].goal if figure.name in LIMITS else None,
+        }
+        for figure in figures
+    ]
+    return json.dumps({"machine": machine, "arguments": arguments, "figures": found}, indent=1)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,145 @@
+"""Calls of many: batches and streams."""
+
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from service.gen.channelchoice.v1.channel_choice_service_pb2 import (
+    BatchChooseChannelRequest,
+    ChooseChannelRequest,
+    StreamChooseChannelRequest,
+)
+from service.gen.channelchoice.v1.decision_pb2 import DECISION_VIEW_BASIC
+from service.gen.channelchoice.v1.outcome_pb2 import (
+    OUTCOME_STATUS_ACCEPTED,
+    OUTCOME_STATUS_DUPLICATE,
+    OUTCOME_STATUS_REJECTED,
+    OUTCOME_TYPE_CLICKED,
+    Outcome,
+)
+from service.gen.channelchoice.v1.outcome_service_pb2 import StreamOutcomesRequest
+from tests.service.examples import choose_request, outcome
+from tests.service.served import Served
+
+
+def basic(number: int) -> ChooseChannelRequest:
+    request = choose_request(f"request-{number}", customer=f"customer-{number}")
+    request.view = DECISION_VIEW_BASIC
+    return request
+
+
+def test_a_batch_answers_in_order_with_an_error_for_each_bad_item(service: Served) -> None:
+    """Items keep their places; a bad one carries its own violations and the others are decided."""
+    service.choose(basic(3))
+    requests = [basic(number) for number in range(5)]
+    requests[1].channels[0].channel = "pigeon"
+    requests[3].message.order_margin.micros = 5
+
+    results = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=requests)).results
+
+    assert [result.request_id for result in results] == [request.request_id for request in requests]
+    assert [result.WhichOneof("result") for result in results] == ["decision", "error", "decision", "error", "decision"]
+    assert (results[1].error.code, results[1].error.reason) == (3, "INVALID_FIELDS")
+    assert [violation.field for violation in results[1].error.field_violations] == ["channels[0].channel"]
+    assert (results[3].error.code, results[3].error.reason) == (6, "ID_USED_WITH_ANOTHER_BODY")
+
+
+def test_a_batch_decides_as_single_calls_do_and_replays(service: Served) -> None:
+    """A request gets the same decision alone and in a batch, and a repeated batch is replayed."""
+    alone = service.decide(basic(0))
+
+    first = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=[basic(0), basic(1)])).results
+    again = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=[basic(0), basic(1)])).results
+
+    assert first[0].decision == alone
+    assert [result.replayed for result in first] == [True, False]
+    assert [result.decision for result in again] == [result.decision for result in first]
+    assert all(result.replayed for result in again)
+
+
+def test_500_requests_are_one_batch(service: Served) -> None:
+    """The largest batch is decided and kept whole."""
+    requests = [basic(number) for number in range(500)]
+
+    results = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=requests)).results
+
+    assert len({result.decision.decision_id for result in results}) == 500
+    assert service.rows("SELECT count(*) FROM decisions") == [(500,)]
+
+
+def test_one_customers_requests_in_a_batch_keep_their_cap_and_order(service: Served) -> None:
+    """Within a batch a customer's requests are decided in their order, so the first ones get the cap's places."""
+    requests = [choose_request(f"request-{number}", channels=["in_app"]) for number in range(6)]
+
+    results = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=requests)).results
+
+    assert [result.decision.channel for result in results] == ["in_app"] * 3 + [""] * 3
+
+
+def test_a_stream_answers_each_request_before_the_next_is_sent(service: Served) -> None:
+    """A caller may wait for each answer: nothing is held back until more requests come."""
+    waiting: SimpleQueue[StreamChooseChannelRequest | None] = SimpleQueue()
+
+    def requests() -> Iterator[StreamChooseChannelRequest]:
+        while (request := waiting.get()) is not None:
+            yield request
+
+    answers = service.decisions.StreamChooseChannel(requests(), timeout=30)
+    found = []
+    for number in range(5):
+        waiting.put(StreamChooseChannelRequest(request=basic(number)))
+        found.append(next(answers).result)
+    waiting.put(None)
+
+    assert [result.request_id for result in found] == [f"request-{number}" for number in range(5)]
+    assert all(result.decision.decision_id for result in found)
+    with pytest.raises(StopIteration):
+        next(answers)
+
+
+def test_a_bad_request_does_not_end_a_stream(service: Served) -> None:
+    """A malformed request is answered with its error, and the stream goes on."""
+    requests = [basic(0), ChooseChannelRequest(request_id="bad"), basic(0), basic(1)]
+
+    answers = service.decisions.StreamChooseChannel(
+        iter([StreamChooseChannelRequest(request=request) for request in requests]), timeout=30
+    )
+    results = [answer.result for answer in answers]
+
+    assert [result.WhichOneof("result") for result in results] == ["decision", "error", "decision", "decision"]
+    assert results[1].error.reason == "INVALID_FIELDS"
+    assert [result.replayed for result in results] == [False, False, True, False]
+
+
+def test_a_stream_that_the_caller_drops_keeps_what_it_answered(service: Served) -> None:
+    """After a cancelled stream the answered decision is stored and the service answers others."""
+
+    def endless() -> Iterator[StreamChooseChannelRequest]:
+        number = 0
+        while True:
+            yield StreamChooseChannelRequest(request=basic(number))
+            number += 1
+
+    answers = service.decisions.StreamChooseChannel(endless(), timeout=30)
+    decided = next(answers).result.decision
+    answers.cancel()
+
+    assert service.get(decided.decision_id).steps[0].decision_id == decided.decision_id
+
+
+def test_a_stream_of_outcomes_answers_each_once_it_is_stored(service: Served) -> None:
+    """Outcomes are answered in order, each with its status, a bad one among them."""
+    decision = service.decide(choose_request())
+    event = outcome("event", OUTCOME_TYPE_CLICKED, decision_id=decision.decision_id)
+    events = [event, event, Outcome(event_id="bad")]
+
+    answers = service.outcomes.StreamOutcomes(
+        iter([StreamOutcomesRequest(outcome=event) for event in events]), timeout=30
+    )
+
+    assert [answer.result.status for answer in answers] == [
+        OUTCOME_STATUS_ACCEPTED,
+        OUTCOME_STATUS_DUPLICATE,
+        OUTCOME_STATUS_REJECTED,
+    ]

@@ -238,6 +238,8 @@ def _next_under_cap(
     """Return the first moment from this one on at which one more message keeps the cap; None where it never does."""
     if limit == 0:
         return None
+    if len(counted) < limit:
+        return moment
     while (later := _full_until(moment, slip, limit, window, counted)) is not None:
         moment = later
     return moment

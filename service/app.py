@@ -1,6 +1,7 @@
 """The composition root: everything is put together here, and taken apart in reverse."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,10 +59,11 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         observe = request_clock.observe if settings.clock == "request" else ignore
         decisions = Decisions(store, rules, bundles, clock, customers, key)
         closing.callback(decisions.close)
+        streams = threading.Semaphore(settings.streams)
         server = Server(
             settings,
-            ChannelChoiceServicer(decisions, rules, clock, observe),
-            OutcomeServicer(Outcomes(store, rules, clock, customers, key), rules, clock, observe),
+            ChannelChoiceServicer(decisions, rules, clock, streams, observe),
+            OutcomeServicer(Outcomes(store, rules, clock, customers, key), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(store, rules, clock, bundles, decisions, clock.now()),
         )

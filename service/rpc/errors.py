@@ -118,14 +118,23 @@ def answering(method: F) -> F:
 
 
 def streaming(method: F) -> F:
-    """Do for a streaming method what `answering` does for a unary one."""
+    """Do for a streaming method what `answering` does for a unary one, and keep within the limit of open streams.
+
+    An open stream holds a thread; the servicer's `streams` counts those that are left, so that unary calls never wait for streams.
+    """
 
     @wraps(method)
     def wrapped(self: Any, requests: Any, context: grpc.ServicerContext) -> Any:
+        if not self.streams.acquire(blocking=False):
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open; close one, or raise the setting streams"
+            )
         try:
             yield from method(self, requests, context)
         except Exception as error:
             _end(context, error, method.__name__)
+        finally:
+            self.streams.release()
 
     return wrapped  # type: ignore[return-value]  # same signature as the method
 

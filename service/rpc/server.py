@@ -48,7 +48,7 @@ class Server:
     ) -> None:
         tokens = None if settings.tokens_file is None else load_tokens(settings.tokens_file)
         self._server = grpc.server(
-            ThreadPoolExecutor(settings.workers, thread_name_prefix="call"),
+            ThreadPoolExecutor(settings.workers + settings.streams, thread_name_prefix="call"),
             interceptors=[AuthInterceptor(tokens)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -1,5 +1,6 @@
 """The four services of the contract, each a thin layer over its use cases."""
 
+import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -50,7 +51,15 @@ def _check_size(field: str, number: int, most: int) -> None:
 class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     """Decisions."""
 
-    def __init__(self, decisions: Decisions, rules: Rules, clock: Clock, observe: Observe = ignore) -> None:
+    def __init__(
+        self,
+        decisions: Decisions,
+        rules: Rules,
+        clock: Clock,
+        streams: threading.Semaphore,
+        observe: Observe = ignore,
+    ) -> None:
+        self.streams = streams
         self._decisions = decisions
         self._observe = observe
         self._rules = rules
@@ -139,7 +148,15 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
 class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
     """Outcomes."""
 
-    def __init__(self, outcomes: Outcomes, rules: Rules, clock: Clock, observe: Observe = ignore) -> None:
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        rules: Rules,
+        clock: Clock,
+        streams: threading.Semaphore,
+        observe: Observe = ignore,
+    ) -> None:
+        self.streams = streams
         self._outcomes = outcomes
         self._observe = observe
         self._rules = rules

@@ -1,8 +1,10 @@
 """Calls of many: batches and streams."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from queue import SimpleQueue
 
+import grpc
 import pytest
 
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import (
@@ -20,7 +22,7 @@ from service.gen.channelchoice.v1.outcome_pb2 import (
 )
 from service.gen.channelchoice.v1.outcome_service_pb2 import StreamOutcomesRequest
 from tests.service.examples import choose_request, outcome
-from tests.service.served import Served
+from tests.service.served import Served, refused, serve
 
 
 def basic(number: int) -> ChooseChannelRequest:
@@ -143,3 +145,29 @@ def test_a_stream_of_outcomes_answers_each_once_it_is_stored(service: Served) ->
         OUTCOME_STATUS_DUPLICATE,
         OUTCOME_STATUS_REJECTED,
     ]
+
+
+def test_open_streams_do_not_keep_unary_calls_waiting(tmp_path: Path) -> None:
+    """With as many idle streams open as are allowed, one more is refused, unary calls go on, and a closed one makes room."""
+
+    def ask(service: Served, requests: SimpleQueue[StreamChooseChannelRequest | None]) -> Iterator[object]:
+        answers = service.decisions.StreamChooseChannel(iter(requests.get, None))
+        requests.put(StreamChooseChannelRequest(request=basic(1)))
+        assert next(answers).result.WhichOneof("result") == "decision"
+        return answers
+
+    with serve(tmp_path, workers=1, streams=2) as service:
+        queues = [SimpleQueue[StreamChooseChannelRequest | None]() for _ in range(3)]
+        first, _second = ask(service, queues[0]), ask(service, queues[1])
+        report = StreamOutcomesRequest(outcome=outcome("event", OUTCOME_TYPE_CLICKED))
+        with refused() as refusals:
+            next(service.outcomes.StreamOutcomes(iter([report])))
+        service.choose(basic(9))
+        queues[0].put(None)
+        assert list(first) == []
+        ask(service, queues[2])
+        for requests in queues[1:]:
+            requests.put(None)
+
+    assert refusals[0].code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "raise the setting streams" in refusals[0].message

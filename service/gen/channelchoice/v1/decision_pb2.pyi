@@ -34,7 +34,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_SEND: _Verdict.ValueType  # 1
     """Send through channel, between send_time and send_window_end_time."""
     VERDICT_DEFER: _Verdict.ValueType  # 2
-    """Nothing may be sent now; ask again at retry_time."""
+    """Nothing may be sent now; ask again at retry_time, with a new request_id: the old one gets this answer again."""
     VERDICT_DO_NOT_SEND: _Verdict.ValueType  # 3
     """Do not send: nothing is eligible before the message expires, nothing is worth its price, or no send was drawn."""
     VERDICT_HOLDOUT: _Verdict.ValueType  # 4
@@ -48,7 +48,7 @@ VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 VERDICT_SEND: Verdict.ValueType  # 1
 """Send through channel, between send_time and send_window_end_time."""
 VERDICT_DEFER: Verdict.ValueType  # 2
-"""Nothing may be sent now; ask again at retry_time."""
+"""Nothing may be sent now; ask again at retry_time, with a new request_id: the old one gets this answer again."""
 VERDICT_DO_NOT_SEND: Verdict.ValueType  # 3
 """Do not send: nothing is eligible before the message expires, nothing is worth its price, or no send was drawn."""
 VERDICT_HOLDOUT: Verdict.ValueType  # 4
@@ -707,7 +707,7 @@ class Decision(_message.Message):
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """For DEFER: when to ask again."""
+        """For DEFER: when to ask again, with a new request_id, or AdvanceCascade with the same step."""
 
     @_builtins.property
     def price(self) -> _money_pb2.Money:

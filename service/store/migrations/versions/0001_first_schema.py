@@ -72,7 +72,7 @@ def upgrade() -> None:
             "request_digest",
             sa.LargeBinary(),
             nullable=False,
-            comment="sha256 of the request's body",
+            comment="HMAC-SHA256 of the request's body",
         ),
         sa.Column(
             "customer_key",
@@ -200,7 +200,7 @@ def upgrade() -> None:
             "digest",
             sa.LargeBinary(),
             nullable=False,
-            comment="sha256 of the outcome's body",
+            comment="HMAC-SHA256 of the outcome's body",
         ),
         sa.Column(
             "decision_id",

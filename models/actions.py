@@ -1,6 +1,7 @@
 """The eligible actions of one decision with what each is expected to earn.
 
     incremental value = order margin x (P(order | send) - P(order | no send)) x relevance left at the send
+    plan value        = net value with the best cascade that may follow (models.planner)
     net value         = incremental value - price x (1 + shadow price) - P(unsubscribe | send) x harm of an unsubscribe
 
 Relevance halves with each half-life of the message. No send is the first action and is worth nothing. Money is a float of micros
@@ -42,6 +43,8 @@ class ActionTable:
     incremental_micros: FloatArray
     harm_micros: FloatArray
     net_micros: FloatArray
+    plan_micros: FloatArray
+    """Net value with the best cascade that may follow; what a policy chooses by."""
     shadow_price: float
 
     def __len__(self) -> int:
@@ -63,6 +66,7 @@ _ARRAYS = (
     "incremental_micros",
     "harm_micros",
     "net_micros",
+    "plan_micros",
 )
 
 
@@ -78,8 +82,12 @@ def value_actions(
     eligible: Sequence[EligibleChannel],
     estimate: Estimate,
     shadow_price: float = 0.0,
+    kept: float = 1.0,
 ) -> ActionTable:
-    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities."""
+    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities.
+
+    `kept`, in [0, 1], is how much of the expected effect earlier steps that were ignored have left.
+    """
     message = context.message
     actions = list_actions(eligible)
     counts = [len(c.slots) for c in eligible]
@@ -88,8 +96,9 @@ def value_actions(
     p_unsubscribe = estimate.p_unsubscribe.copy()
     p_unsubscribe[0] = 0.0
     uplift = estimate.p_response - estimate.p_response[0]
-    incremental = message.order_margin_micros * uplift * _relevance(context, actions)
+    incremental = kept * message.order_margin_micros * uplift * _relevance(context, actions)
     harm = p_unsubscribe * rules.harm.unsubscribe
+    net = incremental - price * (1 + shadow_price) - harm
     return ActionTable(
         actions=actions,
         is_paid=is_paid,
@@ -99,7 +108,8 @@ def value_actions(
         uplift=uplift,
         incremental_micros=incremental,
         harm_micros=harm,
-        net_micros=incremental - price * (1 + shadow_price) - harm,
+        net_micros=net,
+        plan_micros=net,
         shadow_price=shadow_price,
     )
 

@@ -1,8 +1,7 @@
 """Cascades: which step comes after which, after what wait, and what stops them.
 
-The first step is drawn by the policy. The later ones are a plan: the channels left, free ones first, each by its best net value
-(or in the order of the rule cascade), a paid one only where it earns more than it costs. AdvanceCascade draws each step anew,
-with what has been seen by then.
+The first step is drawn by the policy. The later ones are a plan, of greatest value (models.planner) or in the order of the rule
+cascade. AdvanceCascade draws each step anew, with what has been seen by then.
 """
 
 from collections.abc import Iterable, Sequence
@@ -63,20 +62,33 @@ def max_steps(context: Context, rules: Rules) -> int:
     return context.constraints.max_steps or rules.cascade.max_steps
 
 
-def plan(context: Context, rules: Rules, table: ActionTable, chosen: Action, *, by_order: bool) -> tuple[Step, ...]:
-    """Plan the cascade that starts with the chosen send; `by_order` keeps the rule cascade's order instead of values."""
-    if chosen.send_time is None:
-        return ()
-    steps = [_step(context.step, chosen.channel, chosen.send_time, rules, table)]
-    for channel in _rest(table, chosen.channel, rules.cascade.order if by_order else None):
-        if context.step + len(steps) > max_steps(context, rules):
+def plan(context: Context, rules: Rules, table: ActionTable, sends: Sequence[Action]) -> tuple[Step, ...]:
+    """Plan a cascade of these sends in their order: each when the one before was waited for, and its own time has come.
+
+    Sends through a channel that may not be used then any more, caps counted as if the earlier steps were sent, are left out.
+    """
+    steps: list[Step] = []
+    for send in sends:
+        if send.send_time is None or (steps and context.step + len(steps) > max_steps(context, rules)):
             break
-        earliest = steps[-1].not_before + steps[-1].wait
-        not_before = next_allowed_time(_as_sent(context, rules, steps), rules, channel, earliest)
-        if not_before is None or not_before >= context.message.expire_time:
-            continue
-        steps.append(_step(context.step + len(steps), channel, not_before, rules, table))
+        not_before = send.send_time
+        if steps:
+            earliest = max(send.send_time, steps[-1].not_before + steps[-1].wait)
+            allowed = next_allowed_time(_as_sent(context, rules, steps), rules, send.channel, earliest)
+            if allowed is None or allowed >= context.message.expire_time:
+                continue
+            not_before = allowed
+        steps.append(_step(context.step + len(steps), send.channel, not_before, rules, table))
     return tuple(steps)
+
+
+def sends_by_order(table: ActionTable, first: Action, order: Sequence[str]) -> tuple[Action, ...]:
+    """Return a send and those that follow it in the rule cascade: one through each other channel, in the order of the rules."""
+    earliest: dict[str, Action] = {}
+    for action in table.actions:
+        if action.send_time is not None and action.channel != first.channel:
+            earliest.setdefault(action.channel, action)
+    return (first, *(earliest[channel] for channel in order if channel in earliest))
 
 
 def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> Context:
@@ -101,19 +113,6 @@ def _step(number: int, channel: str, not_before: datetime, rules: Rules, table: 
     return Step(
         step=number, channel=channel, not_before=not_before, wait=rules.channels[channel].wait, price_micros=price
     )
-
-
-def _rest(table: ActionTable, used: str, order: Sequence[str] | None) -> list[str]:
-    """Return the channels of the later steps in their order."""
-    best: dict[str, tuple[bool, float]] = {}
-    for action, paid, net in zip(table.actions, table.is_paid, table.net_micros, strict=True):
-        if action.send_time is not None and action.channel != used:
-            known = best.get(action.channel)
-            best[action.channel] = (bool(paid), float(net) if known is None else max(known[1], float(net)))
-    if order is not None:
-        return [channel for channel in order if channel in best]
-    worth = {channel: value for channel, value in best.items() if value[1] > 0}
-    return sorted(worth, key=lambda channel: (worth[channel][0], -worth[channel][1]))
 
 
 def find_end(context: Context, rules: Rules, progress: Progress) -> CascadeEnd | None:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from models.actions import ActionTable, Estimate, list_actions, value_actions
 from models.booster import BoosterError
 from models.bundle import Bundle
-from models.cascade import Step, plan
+from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible
 from models.features import Action
+from models.planner import CascadeValues, value_cascades
 from models.policies import GreedyFloor, Policy, RuleCascade, draw
 from models.rules import Rules
 
@@ -82,7 +83,7 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
         return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
     considered = (*found.eligible, *found.waiting)
     estimate, degraded = _estimate(context, rules, bundle, considered)
-    planned = value_actions(context, rules, considered, estimate)
+    planned = value_actions(context, rules, considered, estimate, kept=_kept(context, rules))
     suppressed = found.suppressed
     policy: Policy = GreedyFloor(rules.policy.exploration_floor, rules.policy.exploration_limit)
     by_order = bool(degraded) or context.message.is_owed
@@ -96,6 +97,9 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     else:
         planned, dear = _without_dear(planned, rules)
         suppressed += dear
+    cascades = None if by_order else best_cascades(context, rules, planned)
+    if cascades is not None:
+        planned = replace(planned, plan_micros=cascades.value_micros)
     waiting = {channel.channel for channel in found.waiting}
     if not degraded:
         suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
@@ -111,7 +115,7 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
         suppressed=suppressed,
-        steps=plan(context, rules, planned, action, by_order=by_order),
+        steps=plan(context, rules, planned, _sends(rules, planned, action, cascades)),
         cascade_end=end,
         policy=policy.name,
         bundle_version=version,
@@ -140,6 +144,28 @@ def is_held_out(customer_key: str, rules: Rules) -> bool:
 def make_seed(request_id: str, step: int) -> int:
     """Return the seed of a step's draw, a non-negative 63-bit integer that depends on nothing but the request."""
     return int.from_bytes(hashlib.sha256(f"{request_id}\x1f{step}".encode()).digest()[:8]) >> 1
+
+
+def _kept(context: Context, rules: Rules) -> float:
+    """Return how much interest is left after the steps that were ignored."""
+    return float(rules.cascade.interest_kept ** (context.step - 1))
+
+
+def best_cascades(context: Context, rules: Rules, table: ActionTable) -> CascadeValues:
+    """Return what each action of a table is worth with the best that may follow it, under these rules."""
+    waits = {key: channel.wait for key, channel in rules.channels.items()}
+    left = max_steps(context, rules) - context.step + 1
+    is_strict = (context.constraints.free_first or rules.policy.free_first) == "strict"
+    return value_cascades(table, waits, left, rules.cascade.interest_kept, is_strict=is_strict)
+
+
+def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeValues | None) -> tuple[Action, ...]:
+    """Return the sends of the cascade that starts with this one."""
+    if cascades is None:
+        return sends_by_order(table, first, rules.cascade.order)
+    index = table.actions.index(first)
+    later = [int(i) for i in (cascades.second[index], cascades.third[index]) if i >= 0]
+    return (first, *(table.actions[i] for i in later))
 
 
 def _nothing_eligible(context: Context, rules: Rules, suppressed: tuple[Suppressed, ...], version: str) -> Choice:

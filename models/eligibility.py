@@ -17,6 +17,8 @@ from models.context import ChannelOption, Contact, Context, Reason
 from models.prices import send_price
 from models.rules import QuietHours, Rules
 
+_FINE_SLOTS = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
@@ -126,7 +128,11 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption) ->
 
 
 def _slot_grid(context: Context, rules: Rules) -> list[datetime]:
-    """Return the moments from which slots are looked for: the earliest one, then whole steps of the clock up to the horizon."""
+    """Return the moments from which slots are looked for: the earliest one, then whole hours ever further apart up to the horizon.
+
+    The first four steps are of the rules' length, those up to a day twice that, later ones four times: what is near is worth telling
+    apart, what is far only has to be there for later steps of a cascade.
+    """
     start = max(context.not_before, context.decide_time)
     end = min(start + timedelta(hours=rules.timing.horizon_hours), context.message.expire_time)
     step = timedelta(hours=rules.timing.slot_hours)
@@ -134,7 +140,8 @@ def _slot_grid(context: Context, rules: Rules) -> list[datetime]:
     moment = start.replace(minute=0, second=0, microsecond=0) + step
     while moment < end:
         grid.append(moment)
-        moment += step
+        stretch = 1 if len(grid) <= _FINE_SLOTS else 2 if moment - start < timedelta(days=1) else 4
+        moment += stretch * step
     return grid
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from models.context import CascadeEnd, Verdict
-from models.decide import Decision, Distribution
+from models.decide import Decision, best_cascades
+from models.rules import Rules
 
 _ENDS = {
     CascadeEnd.ORDERED: "the customer has ordered",
@@ -22,10 +23,15 @@ def explain(decision: Decision, currency: str) -> tuple[str, ...]:
     return (*_verdict(decision), *_alternatives(decision, currency), *_suppressions(decision))
 
 
-def free_only_micros(distribution: Distribution) -> float:
-    """Return the greatest net value among free actions and no send."""
-    free = distribution.table.net_micros[~distribution.table.is_paid]
-    return float(free.max(initial=0.0))
+def free_only_micros(decision: Decision, rules: Rules) -> float:
+    """Return what the best plan of free channels alone is expected to earn, no send being worth 0."""
+    if decision.distribution is None:
+        return 0.0
+    table = decision.distribution.table
+    free = table.keep(~table.is_paid & (table.price_micros == 0))
+    if not len(free):
+        return 0.0
+    return max(0.0, float(best_cascades(decision.context, rules, free).value_micros.max()))
 
 
 def _verdict(decision: Decision) -> Iterable[str]:
@@ -58,16 +64,17 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
     for index, action in enumerate(table.actions):
         if action.send_time is not None:
             known = best.get(action.channel)
-            if known is None or table.net_micros[index] > table.net_micros[known]:
+            if known is None or table.plan_micros[index] > table.plan_micros[known]:
                 best[action.channel] = index
-    for channel, index in sorted(best.items(), key=lambda item: -table.net_micros[item[1]]):
+    for channel, index in sorted(best.items(), key=lambda item: -table.plan_micros[item[1]]):
         cost = f"costs {table.price_micros[index] / 1e6:.2f}"
         if table.shadow_price:
             cost += f" x {1 + table.shadow_price:.2f}"
         share = float(np.sum(found.probabilities[[a.channel == channel for a in table.actions]]))
         yield (
             f"{channel}: adds {table.incremental_micros[index] / 1e6:.2f} {currency} of expected margin, {cost}, harm "
-            f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}; probability {share:.4g} over its slots."
+            f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}, "
+            f"with what may follow {table.plan_micros[index] / 1e6:.2f}; probability {share:.4g} over its slots."
         )
 
 

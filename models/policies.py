@@ -32,8 +32,8 @@ class Policy(Protocol):
 class GreedyFloor:
     """The best action, with a floor of probability for each of the others.
 
-    Each of n actions keeps f = min(floor, limit / n); what is left goes to the action of greatest net value, in equal parts to
-    those that tie exactly. `floor` and `limit` are probabilities.
+    Each of n actions keeps f = min(floor, limit / n); what is left goes to the action of greatest value with what may
+    follow it, in equal parts to those that tie exactly. `floor` and `limit` are probabilities.
     """
 
     floor: float
@@ -43,7 +43,7 @@ class GreedyFloor:
     def distribution(self, table: ActionTable) -> FloatArray:
         n = len(table)
         kept = min(self.floor, self.limit / n)
-        best = table.net_micros == table.net_micros.max()
+        best = table.plan_micros == table.plan_micros.max()
         return np.where(best, kept + (1 - n * kept) / best.sum(), kept)
 
 

@@ -28,6 +28,7 @@ ACTION_ROW = np.dtype(
         ("incremental_micros", "<f8"),
         ("harm_micros", "<f8"),
         ("net_micros", "<f8"),
+        ("plan_micros", "<f8"),
         ("shadow_price", "<f8"),
     ]
 )
@@ -42,6 +43,7 @@ _COLUMNS = (
     "incremental_micros",
     "harm_micros",
     "net_micros",
+    "plan_micros",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

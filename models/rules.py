@@ -195,6 +195,8 @@ class CascadeRules:
     """The rule cascade: channels in the order in which it tries them, free ones first."""
     max_steps: Annotated[int, Field(ge=1, le=5)] = 3
     stop_on_click: bool = True
+    interest_kept: Share = 0.8
+    """How much of a send's expected effect is left with each earlier step that was ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

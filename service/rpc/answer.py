@@ -80,7 +80,7 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
         message.actions.extend(_actions(answer, rules))
         message.explanation.sentences.extend(explain(decision, rules.currency))
         if decision.distribution is not None:
-            message.explanation.free_only_value.CopyFrom(money(free_only_micros(decision.distribution), rules))
+            message.explanation.free_only_value.CopyFrom(money(free_only_micros(decision, rules), rules))
     return message
 
 
@@ -121,6 +121,7 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
             price=money(table.price_micros[i], rules),
             harm=money(table.harm_micros[i], rules),
             net_value=money(table.net_micros[i], rules),
+            plan_value=money(table.plan_micros[i], rules),
             shadow_price=table.shadow_price,
         )
         for i, action in enumerate(table.actions)

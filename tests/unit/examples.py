@@ -199,6 +199,7 @@ def table_of(net_micros: Sequence[float], channels: Sequence[str] | None = None)
         incremental_micros=np.array(net_micros, dtype=np.float64),
         harm_micros=zeros,
         net_micros=np.array(net_micros, dtype=np.float64),
+        plan_micros=np.array(net_micros, dtype=np.float64),
         shadow_price=0.0,
     )
 

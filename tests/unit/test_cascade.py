@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cascade import ADVANCE_ON, Event, Progress, Step, advance_time, find_end, first_events, plan, stop_events
+from models.cascade import (
+    ADVANCE_ON,
+    Event,
+    Progress,
+    Step,
+    advance_time,
+    find_end,
+    first_events,
+    plan,
+    sends_by_order,
+    stop_events,
+)
 from models.context import CascadeEnd, Context
 from models.features import NO_SEND, Action
 from models.rules import Cap, Rules, TopicCap
@@ -26,12 +37,11 @@ def plan_of(
     *,
     context: Context = LONG,
     rules: Rules = AWAKE,
-    by_order: bool = False,
 ) -> tuple[Step, ...]:
-    """Return the plan that begins with a channel sent now, where each channel has one slot and that net value."""
+    """Return the plan in the rules' order that begins with a channel sent now, where each channel has one slot."""
     table = table_of([0.0, *nets.values()], list(nets))
     action = Action(channel=chosen, send_time=None if chosen == NO_SEND else context.not_before)
-    return plan(context, rules, table, action, by_order=by_order)
+    return plan(context, rules, table, sends_by_order(table, action, rules.cascade.order))
 
 
 def progress(*events: Event, last_channel: str = "push", steps_made: int = 1) -> Progress:
@@ -45,22 +55,9 @@ def test_no_send_has_no_plan() -> None:
     assert plan_of(NO_SEND) == ()
 
 
-def test_free_steps_come_first_and_the_best_of_each_kind_before_the_others() -> None:
-    """After the chosen step come the other free channels by value, then paid ones by value."""
-    rules = replace(AWAKE, cascade=replace(AWAKE.cascade, max_steps=5))
-
-    assert [step.channel for step in plan_of("push", rules=rules)] == ["push", "email", "viber", "sms"]
-    assert [step.channel for step in plan_of("sms", rules=rules)] == ["sms", "email", "push", "viber"]
-
-
-def test_channel_worth_nothing_is_not_planned() -> None:
-    """A later step is planned only where it is worth more than no send."""
-    assert [step.channel for step in plan_of("push", {"push": 1, "email": 0, "sms": -1})] == ["push"]
-
-
 def test_order_of_the_rules_holds_where_they_decide() -> None:
     """Without a model's values the steps follow the rule cascade's order, whatever they are worth."""
-    steps = plan_of("push", {"push": 1, "sms": 0, "viber": 0, "email": -1}, by_order=True)
+    steps = plan_of("push", {"push": 1, "sms": 0, "viber": 0, "email": -1})
 
     assert [step.channel for step in steps] == ["push", "email", "viber"]
 
@@ -140,14 +137,13 @@ def test_owed_message_is_planned_without_caps() -> None:
 
 @given(
     nets=st.dictionaries(st.sampled_from(list(RULES.channels)), st.floats(-10, 10), min_size=1),
-    by_order=st.booleans(),
     step=st.integers(1, 3),
 )
-def test_plan_is_in_order_and_uses_each_channel_once(nets: dict[str, float], by_order: bool, step: int) -> None:
+def test_plan_is_in_order_and_uses_each_channel_once(nets: dict[str, float], step: int) -> None:
     """Whatever the values, steps are in time, numbered on, of different channels, and paid ones come after free ones."""
     chosen = next(iter(nets))
 
-    steps = plan_of(chosen, nets, context=replace(LONG, step=step), by_order=by_order)
+    steps = plan_of(chosen, nets, context=replace(LONG, step=step))
 
     assert steps[0].channel == chosen
     assert [s.step for s in steps] == list(range(step, step + len(steps)))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +43,8 @@ def test_every_channel_is_told_with_its_money_best_first() -> None:
 
     assert [sentence.split(":")[0] for sentence in sentences[1:]] == ["sms", "email", "push"]
     assert sentences[1] == (
-        "sms: adds 50.00 RUB of expected margin, costs 5.30, harm 0.00, net 44.70; probability 0.97 over its slots."
+        "sms: adds 50.00 RUB of expected margin, costs 5.30, harm 0.00, net 44.70, "
+        "with what may follow 44.70; probability 0.97 over its slots."
     )
 
 
@@ -123,12 +125,21 @@ def test_shadow_price_is_told_where_a_budget_binds() -> None:
 
 def test_best_free_plan_is_worth_at_least_no_send() -> None:
     """The value without paid channels is that of the best free action, and never below no send."""
-    found = decided(context=with_channels("push", "email", "sms")).distribution
-    assert found is not None
+    decision = decided(context=with_channels("push", "email", "sms"))
 
-    assert free_only_micros(found) == pytest.approx(20 * RUBLE)
-    losing = Distribution(table=table_of([0, -5, 9], ["push", "sms"]), probabilities=found.probabilities[:3])
-    assert free_only_micros(losing) == 0
+    assert free_only_micros(decision, AWAKE) == pytest.approx(20 * RUBLE)
+    table = table_of([0, -5, 9], ["push", "sms"])
+    losing = replace(decision, distribution=Distribution(table=table, probabilities=np.full(3, 1 / 3)))
+    assert free_only_micros(losing, AWAKE) == 0
+
+
+def test_best_free_plan_counts_the_steps_that_may_follow() -> None:
+    """Where the horizon leaves room, a free cascade is worth more than its first send."""
+    long = replace(RULES, quiet_hours=None)
+
+    decision = decided(context=with_channels("push", "email", "sms"), rules=long)
+
+    assert free_only_micros(decision, long) > 20 * RUBLE
 
 
 @given(request_and_rules=some_requests(), has_bundle=st.booleans(), seed=st.integers(0, 10**6))

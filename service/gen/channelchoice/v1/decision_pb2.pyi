@@ -316,6 +316,7 @@ class ActionValue(_message.Message):
     HARM_FIELD_NUMBER: _builtins.int
     NET_VALUE_FIELD_NUMBER: _builtins.int
     SHADOW_PRICE_FIELD_NUMBER: _builtins.int
+    PLAN_VALUE_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """Channel; empty for no send."""
     propensity: _builtins.float
@@ -348,6 +349,10 @@ class ActionValue(_message.Message):
     def net_value(self) -> _money_pb2.Money:
         """incremental_value - price x (1 + shadow_price) - harm. May be negative."""
 
+    @_builtins.property
+    def plan_value(self) -> _money_pb2.Money:
+        """net_value with the best cascade that may follow if this is ignored; what the policy chooses by. May be negative."""
+
     def __init__(
         self,
         *,
@@ -362,10 +367,11 @@ class ActionValue(_message.Message):
         harm: _money_pb2.Money | None = ...,
         net_value: _money_pb2.Money | None = ...,
         shadow_price: _builtins.float = ...,
+        plan_value: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["harm", b"harm", "incremental_value", b"incremental_value", "net_value", b"net_value", "price", b"price", "send_time", b"send_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["harm", b"harm", "incremental_value", b"incremental_value", "net_value", b"net_value", "plan_value", b"plan_value", "price", b"price", "send_time", b"send_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "harm", b"harm", "incremental_value", b"incremental_value", "net_value", b"net_value", "p_response", b"p_response", "p_unsubscribe", b"p_unsubscribe", "price", b"price", "propensity", b"propensity", "send_time", b"send_time", "shadow_price", b"shadow_price", "uplift", b"uplift"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "harm", b"harm", "incremental_value", b"incremental_value", "net_value", b"net_value", "p_response", b"p_response", "p_unsubscribe", b"p_unsubscribe", "plan_value", b"plan_value", "price", b"price", "propensity", b"propensity", "send_time", b"send_time", "shadow_price", b"shadow_price", "uplift", b"uplift"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

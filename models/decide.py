@@ -85,7 +85,8 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     estimate, degraded = _estimate(context, rules, bundle, considered)
     planned = value_actions(context, rules, considered, estimate, kept=_kept(context, rules))
     suppressed = found.suppressed
-    policy: Policy = GreedyFloor(rules.policy.exploration_floor, rules.policy.exploration_limit)
+    chosen_by = rules.policy
+    policy: Policy = GreedyFloor(chosen_by.exploration_floor, chosen_by.exploration_limit, chosen_by.paid_caution)
     by_order = bool(degraded) or context.message.is_owed
     if by_order:
         policy = RuleCascade(rules.cascade.order)

@@ -32,18 +32,22 @@ class Policy(Protocol):
 class GreedyFloor:
     """The best action, with a floor of probability for each of the others.
 
-    Each of n actions keeps f = min(floor, limit / n); what is left goes to the action of greatest value with what may
-    follow it, in equal parts to those that tie exactly. `floor` and `limit` are probabilities.
+    Each of n actions keeps f = min(floor, limit / n); what is left goes to the action of greatest value with what may follow it, in
+    equal parts to those that tie exactly. `floor` and `limit` are probabilities. An action with a price counts for `caution` of its
+    value less: values are estimates, prices are not, so where a free send is about as good it goes first.
     """
 
     floor: float
     limit: float
+    caution: float = 0.0
     name: str = "greedy_floor"
 
     def distribution(self, table: ActionTable) -> FloatArray:
         n = len(table)
         kept = min(self.floor, self.limit / n)
-        best = table.plan_micros == table.plan_micros.max()
+        costs = self.caution * np.maximum(table.plan_micros, 0.0) * (table.price_micros > 0)
+        value = table.plan_micros - costs
+        best = value == value.max()
         return np.where(best, kept + (1 - n * kept) / best.sum(), kept)
 
 

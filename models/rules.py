@@ -162,6 +162,8 @@ class PolicyRules:
     """The most probability that exploration takes in all."""
     paid_optimism: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 3.0
     """A paid send is not eligible where its price is above this many times its expected incremental value."""
+    paid_caution: Share = 0.05
+    """A send with a price is chosen over a free one only where its value with what may follow is greater even after taking this share off."""
     free_first: FreeFirstMode = "by_value"
 
 

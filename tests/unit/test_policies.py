@@ -1,6 +1,7 @@
 """Policies and the draw: what is logged is what is drawn from."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,3 +189,13 @@ def test_steps_of_one_request_are_drawn_apart() -> None:
     alike = sum(draw(even, make_seed(f"r{number}", 1)) == draw(even, make_seed(f"r{number}", 2)) for number in range(n))
 
     assert abs(alike - n / 2) < 4.5 * (n / 4) ** 0.5
+
+
+def test_about_as_good_a_free_send_goes_before_a_paid_one() -> None:
+    """A send with a price must be better by more than the caution to be chosen over a free one."""
+    policy = GreedyFloor(0.01, 0.1, 0.05)
+    table = replace(table_of([0.0, 96.0, 100.0], ["push", "sms"]), price_micros=np.array([0.0, 0.0, 5.0]))
+    dearer = replace(table, plan_micros=np.array([0.0, 94.0, 100.0]))
+
+    assert policy.distribution(table).argmax() == 1
+    assert policy.distribution(dearer).argmax() == 2

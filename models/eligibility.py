@@ -62,16 +62,22 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
     eligible: list[EligibleChannel] = []
     suppressed: list[Suppressed] = []
     grid = _slot_grid(context, rules)
+    times: dict[object, _Times] = {}
     for option in context.options:
         refusals = _standing_refusals(context, rules, option)
         if not refusals:
-            slots, refusals = _slots(context, rules, option.channel, grid)
+            limits = _Limits(context, rules, option.channel)
+            if limits.key not in times:
+                times[limits.key] = _times(context, rules, limits, grid)
+            slots = times[limits.key].slots
             if slots:
                 is_paid = rules.channels[option.channel].paid
                 price = send_price(context, rules, option) or 0
                 eligible.append(
                     EligibleChannel(channel=option.channel, is_paid=is_paid, price_micros=price, slots=slots)
                 )
+            else:
+                refusals = _time_refusals(context, option.channel, times[limits.key])
         suppressed.extend(refusals)
     return _free_first(context, rules, eligible, suppressed)
 
@@ -145,32 +151,46 @@ def _slot_grid(context: Context, rules: Rules) -> list[datetime]:
     return grid
 
 
-def _slots(
-    context: Context, rules: Rules, channel: str, grid: Sequence[datetime]
-) -> tuple[tuple[Slot, ...], list[Suppressed]]:
-    """Return the channel's slots; where there is none, what is in the way."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Times:
+    """When limits allow a send: the slots; where there are none, the first allowed moment, and what was first in the way."""
+
+    slots: tuple[Slot, ...]
+    first: datetime | None = None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def _times(context: Context, rules: Rules, limits: "_Limits", grid: Sequence[datetime]) -> _Times:
+    """Look for slots from each moment of the grid."""
     expire = context.message.expire_time
     horizon = grid[0] + timedelta(hours=rules.timing.horizon_hours)
-    limits = _Limits(context, rules, channel)
     first, reason, detail = limits.next_allowed(grid[0])
-    if first is not None and first < expire and first <= horizon:
-        slip = rules.channels[channel].slip
-        starts = [first]
-        for moment in grid[1:]:
-            start = moment if moment > first else first
-            allowed, _, _ = limits.next_allowed(start) if start != first else (first, None, "")
-            if allowed is not None and allowed < expire and allowed <= horizon and allowed != starts[-1]:
-                starts.append(allowed)
-        return tuple(Slot(start=s, end=limits.end_of_slip(s, slip, expire)) for s in starts), []
-    if first is None:
-        return (), [Suppressed(channel=channel, reason=reason or Reason.FREQUENCY_CAP, detail=detail)]
+    if first is None or first >= expire or first > horizon:
+        return _Times(slots=(), first=first, reason=reason, detail=detail)
+    starts = [first]
+    for moment in grid[1:]:
+        if moment <= first:
+            continue
+        allowed, _, _ = limits.next_allowed(moment)
+        if allowed is not None and allowed < expire and allowed <= horizon and allowed != starts[-1]:
+            starts.append(allowed)
+    return _Times(slots=tuple(Slot(start=start, end=limits.end_of_slip(start, expire)) for start in starts))
+
+
+def _time_refusals(context: Context, channel: str, times: _Times) -> list[Suppressed]:
+    """Return why a channel has no slot."""
+    expire = context.message.expire_time
+    if times.first is None:
+        reason = times.reason or Reason.FREQUENCY_CAP
+        return [Suppressed(channel=channel, reason=reason, detail=times.detail)]
     refusals = []
-    if reason is not None:
-        refusals.append(Suppressed(channel=channel, reason=reason, detail=detail, retry_time=first))
-    if first >= expire:
-        late = f"may be used from {first:%Y-%m-%d %H:%M} UTC, the message expires at {expire:%Y-%m-%d %H:%M} UTC"
+    if times.reason is not None:
+        refusals.append(Suppressed(channel=channel, reason=times.reason, detail=times.detail, retry_time=times.first))
+    if times.first >= expire:
+        late = f"may be used from {times.first:%Y-%m-%d %H:%M} UTC, the message expires at {expire:%Y-%m-%d %H:%M} UTC"
         refusals.append(Suppressed(channel=channel, reason=Reason.EXPIRES_FIRST, detail=late))
-    return (), refusals
+    return refusals
 
 
 def next_allowed_time(context: Context, rules: Rules, channel: str, moment: datetime) -> datetime | None:
@@ -179,7 +199,7 @@ def next_allowed_time(context: Context, rules: Rules, channel: str, moment: date
 
 
 class _Limits:
-    """What limits the time of a send through one channel to one customer."""
+    """What limits the time of a send through one channel to one customer. Caps that cannot be reached are left out."""
 
     def __init__(self, context: Context, rules: Rules, channel: str) -> None:
         message, customer = context.message, context.customer
@@ -194,16 +214,23 @@ class _Limits:
             for cap in rules.caps:
                 if cap.channel in ("*", channel):
                     counted = [[c] for c in marketing if cap.channel in ("*", c.channel)]
-                    text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
-                    self._caps.append((Reason.FREQUENCY_CAP, text, cap.limit, cap.window, counted))
+                    if len(counted) >= cap.limit:
+                        text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
+                        self._caps.append((Reason.FREQUENCY_CAP, text, cap.limit, cap.window, counted))
             if rules.topic_cap is not None and message.topic:
                 cascades: dict[str, list[Contact]] = {}
                 for contact in customer.contacts:
                     if contact.topic == message.topic and contact.decision_id != context.decision_id:
                         cascades.setdefault(contact.decision_id, []).append(contact)
-                text = f"topic {message.topic}: {rules.topic_cap.limit} in {rules.topic_cap.window_hours:g} h"
                 counted = list(cascades.values())
-                self._caps.append((Reason.TOPIC_CAP, text, rules.topic_cap.limit, rules.topic_cap.window, counted))
+                if len(counted) >= rules.topic_cap.limit:
+                    text = f"topic {message.topic}: {rules.topic_cap.limit} in {rules.topic_cap.window_hours:g} h"
+                    self._caps.append((Reason.TOPIC_CAP, text, rules.topic_cap.limit, rules.topic_cap.window, counted))
+
+    @property
+    def key(self) -> object:
+        """What tells these limits from those of the request's other channels: equal keys allow the same moments."""
+        return self._quiet, self._slip, tuple(text for _, text, _, _, _ in self._caps)
 
     def next_allowed(self, moment: datetime) -> tuple[datetime | None, Reason | None, str]:
         """Return the first allowed moment from this one on, and what was first in the way; no moment where there is none."""
@@ -231,9 +258,9 @@ class _Limits:
                 return None, first_reason, first_detail
             moment = later
 
-    def end_of_slip(self, start: datetime, slip: timedelta, expire: datetime) -> datetime:
+    def end_of_slip(self, start: datetime, expire: datetime) -> datetime:
         """Return until when a send that may start then is still allowed."""
-        end = min(start + slip, expire)
+        end = min(start + self._slip, expire)
         if self._quiet is not None:
             end = min(end, local_time.next_quiet(start, self._zone, self._quiet))
         return end.astimezone(UTC)
@@ -245,8 +272,6 @@ def _next_under_cap(
     """Return the first moment from this one on at which one more message keeps the cap; None where it never does."""
     if limit == 0:
         return None
-    if len(counted) < limit:
-        return moment
     while (later := _full_until(moment, slip, limit, window, counted)) is not None:
         moment = later
     return moment

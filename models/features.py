@@ -1,12 +1,12 @@
 """The one list of features, used in training and serving.
 
-A context feature is the same for all actions of a decision, an action feature differs between them; of no send, action features
-are missing but for `channel`. What a caller sends as features of its own comes after these under the prefix "x.". A new feature
+A feature is of the context, and then the same for all actions of a decision, or of the action's channel, or of its send time; of no send,
+features of channel and time are missing but for `channel` itself. What a caller sends as features of its own comes after these under the prefix "x.". A new feature
 is one line in FEATURES.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -40,7 +40,8 @@ class Feature:
     kind: Kind
     meaning: str
     of_context: Callable[[Context], FeatureValue | None] | None = None
-    of_action: Callable[[Context, Action, datetime], FeatureValue | None] | None = None
+    of_channel: Callable[[Context, str], FeatureValue | None] | None = None
+    of_time: Callable[[Context, datetime], FeatureValue | None] | None = None
 
 
 def _hours_since(moment: datetime, earlier: Iterable[datetime]) -> float | None:
@@ -64,37 +65,37 @@ def _local(context: Context, moment: datetime) -> datetime:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature(name="channel", kind="category", meaning="channel of the action", of_action=lambda c, a, t: a.channel),
+    Feature(name="channel", kind="category", meaning="channel of the action", of_channel=lambda c, channel: channel),
     Feature(
         name="local_hour",
         kind="number",
         meaning="hour of the send on the customer's clock, 0 to 24",
-        of_action=lambda c, a, t: (local := _local(c, t)).hour + local.minute / 60,
+        of_time=lambda c, t: (local := _local(c, t)).hour + local.minute / 60,
     ),
     Feature(
         name="local_weekday",
         kind="number",
         meaning="day of the send on the customer's calendar, 0 = Monday to 6",
-        of_action=lambda c, a, t: float(_local(c, t).weekday()),
+        of_time=lambda c, t: float(_local(c, t).weekday()),
     ),
     Feature(
         name="lag_hours",
         kind="number",
         meaning="hours from the decision to the send",
-        of_action=lambda c, a, t: (t - c.decide_time).total_seconds() / 3600,
+        of_time=lambda c, t: (t - c.decide_time).total_seconds() / 3600,
     ),
     Feature(
         name="channel_contacts_30d",
         kind="number",
         meaning="contacts through the action's channel in the 30 days before the decision",
-        of_action=lambda c, a, t: _contacts(c, 30, a.channel),
+        of_channel=lambda c, channel: _contacts(c, 30, channel),
     ),
     Feature(
         name="hours_since_channel_contact",
         kind="number",
         meaning="hours from the last contact through the action's channel to the decision",
-        of_action=lambda c, a, t: _hours_since(
-            c.decide_time, (x.start for x in c.customer.contacts if x.channel == a.channel)
+        of_channel=lambda c, channel: _hours_since(
+            c.decide_time, (x.start for x in c.customer.contacts if x.channel == channel)
         ),
     ),
     Feature(name="message_kind", kind="category", meaning="kind of message", of_context=lambda c: c.message.kind),
@@ -184,11 +185,11 @@ def feature_values(context: Context, action: Action) -> dict[str, FeatureValue]:
 def _value(feature: Feature, context: Context, action: Action) -> FeatureValue | None:
     if feature.of_context is not None:
         return feature.of_context(context)
-    if feature.of_action is None:
-        return None
     if action.send_time is None:
         return action.channel if feature.name == "channel" else None
-    return feature.of_action(context, action, action.send_time)
+    if feature.of_channel is not None:
+        return feature.of_channel(context, action.channel)
+    return None if feature.of_time is None else feature.of_time(context, action.send_time)
 
 
 class Encoder:
@@ -206,15 +207,19 @@ class Encoder:
     def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """Encode all actions of one context, shape (n_actions, n_columns); context features are worked out once."""
         matrix = np.full((len(actions), len(self.columns)), np.nan)
+        by_channel = _places([action.channel for action in actions])
+        by_time = _places([action.send_time for action in actions])
         for index, column in enumerate(self.columns):
             feature = BUILT_IN.get(column.name)
             if feature is None:
-                if column.name.startswith(CUSTOM_PREFIX):
-                    matrix[:, index] = self._code(index, context.features.get(column.name.removeprefix(CUSTOM_PREFIX)))
+                name = column.name.removeprefix(CUSTOM_PREFIX)
+                known = context.features.get(name) if name != column.name else None
+                matrix[:, index] = self._code(index, known)
             elif feature.of_context is not None:
                 matrix[:, index] = self._code(index, feature.of_context(context))
             else:
-                matrix[:, index] = [self._code(index, _value(feature, context, action)) for action in actions]
+                for places in (by_time if feature.of_time is not None else by_channel).values():
+                    matrix[places, index] = self._code(index, _value(feature, context, actions[places[0]]))
         return matrix
 
     def _code(self, index: int, value: FeatureValue | None) -> float:
@@ -223,6 +228,14 @@ class Encoder:
         if self.columns[index].kind == "category":
             return self._codes[index].get(category_name(value), math.nan)
         return math.nan if isinstance(value, str) else float(value)
+
+
+def _places(keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """Return where each key stands."""
+    found: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(key, []).append(place)
+    return found
 
 
 def category_name(value: FeatureValue) -> str:

@@ -2,7 +2,9 @@
 
 from datetime import datetime
 
+import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
 
 from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
@@ -109,22 +111,40 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
     if found is None:
         return []
     table = found.table
+    stamps = {action.send_time: stamp(action.send_time) for action in table.actions if action.send_time is not None}
+
+    def amounts(column: NDArray[np.float64]) -> list[money_pb.Money]:
+        return [money_pb.Money(micros=int(micros), currency=rules.currency) for micros in np.rint(column).tolist()]
+
+    columns = zip(
+        table.actions,
+        found.probabilities.tolist(),
+        table.p_response.tolist(),
+        table.uplift.tolist(),
+        table.p_unsubscribe.tolist(),
+        amounts(table.incremental_micros),
+        amounts(table.price_micros),
+        amounts(table.harm_micros),
+        amounts(table.net_micros),
+        amounts(table.plan_micros),
+        strict=True,
+    )
     return [
         pb.ActionValue(
             channel="" if action.send_time is None else action.channel,
-            send_time=None if action.send_time is None else stamp(action.send_time),
-            propensity=found.probabilities[i],
-            p_response=table.p_response[i],
-            uplift=table.uplift[i],
-            p_unsubscribe=table.p_unsubscribe[i],
-            incremental_value=money(table.incremental_micros[i], rules),
-            price=money(table.price_micros[i], rules),
-            harm=money(table.harm_micros[i], rules),
-            net_value=money(table.net_micros[i], rules),
-            plan_value=money(table.plan_micros[i], rules),
+            send_time=None if action.send_time is None else stamps[action.send_time],
+            propensity=propensity,
+            p_response=p_response,
+            uplift=uplift,
+            p_unsubscribe=p_unsubscribe,
+            incremental_value=incremental,
+            price=price,
+            harm=harm,
+            net_value=net,
+            plan_value=plan,
             shadow_price=table.shadow_price,
         )
-        for i, action in enumerate(table.actions)
+        for action, propensity, p_response, uplift, p_unsubscribe, incremental, price, harm, net, plan in columns
     ]
 
 

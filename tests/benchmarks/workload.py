@@ -35,7 +35,7 @@ _NOON = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 _PHASE = timedelta(days=20)
 _TRAINING_ROWS = 20_000
 _CUSTOM = tuple(f"behaviour_{number:02}" for number in range(COLUMNS - len(FEATURES)))
-_ACTION_COLUMNS = [place for place, f in enumerate(FEATURES) if f.of_action is not None and f.name != "channel"]
+_ACTION_COLUMNS = [place for place, f in enumerate(FEATURES) if f.of_context is None and f.name != "channel"]
 _CHANNELS = ("in_app", "push", "email", "telegram", "web_push", "sms", "viber", "vk")
 _PRICES = {"sms": "5.30", "viber": "4.10", "vk": "2.40"}
 _CATEGORIES = {

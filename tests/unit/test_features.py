@@ -28,15 +28,15 @@ def values_of(context: Context, action: Action = PUSH) -> dict[str, FeatureValue
 
 
 def test_every_feature_is_worked_out_in_one_way() -> None:
-    """Names are unique, and a feature is of the context or of the action, never of both or neither."""
+    """Names are unique, and a feature is of the context, of the channel or of the time, of one of them alone."""
     assert len(BUILT_IN) == len(FEATURES)
-    assert all((f.of_context is None) != (f.of_action is None) for f in FEATURES)
+    assert all(sum(way is not None for way in (f.of_context, f.of_channel, f.of_time)) == 1 for f in FEATURES)
     assert all(f.meaning for f in FEATURES)
 
 
 def test_no_send_has_no_action_features_but_its_channel() -> None:
     """Of no send the features of a send are missing, and the channel says so."""
-    sends = {f.name for f in FEATURES if f.of_action is not None} - {"channel"}
+    sends = {f.name for f in FEATURES if f.of_context is None} - {"channel"}
 
     values = values_of(CONTEXT, NOTHING)
 

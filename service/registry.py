@@ -18,12 +18,11 @@ from urllib.error import URLError
 from urllib.parse import quote, unquote, urlencode, urlparse
 from urllib.request import Request, urlopen
 
-from models.bundle import DESCRIPTION, GOLDEN, MANIFEST, RESPONSE, load_bundle
+from models.bundle import MANIFEST, listed_files, load_bundle
 from models.errors import BundleError, BundleMissing
 
 _ALIAS = re.compile(r"models:/(?P<name>[^@/]+)@(?P<alias>[^@/]+)")
 _TIMEOUT_SECONDS = 10
-_FILES = (MANIFEST, DESCRIPTION, RESPONSE, GOLDEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +89,11 @@ class Registry:
         self._cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=self._cache))
         try:
-            for file in _FILES:
-                path = quote(f"{place.path.strip('/')}/{file}")
-                (partial / file).write_bytes(self._get(f"/api/2.0/mlflow-artifacts/artifacts/{path}"))
+            folder = f"/api/2.0/mlflow-artifacts/artifacts/{quote(place.path.strip('/'))}"
+            manifest = self._get(f"{folder}/{MANIFEST}")
+            (partial / MANIFEST).write_bytes(manifest)
+            for file in listed_files(manifest):
+                (partial / file).write_bytes(self._get(f"{folder}/{file}"))
             load_bundle(partial)
             partial.rename(target)
         except BundleError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from models.errors import ChannelChoiceError
+from models.errors import ChannelChoiceError, LogUnusable
 from models.rules import Rules, read_rules
 
 DEFAULT_RULES = Path(__file__).parent.parent / "service" / "rules" / "default.toml"
@@ -30,20 +30,23 @@ def _parser() -> argparse.ArgumentParser:
 
     simulated = command("simulate", _simulate, "make a decision log in the built-in world")
     simulated.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
-    simulated.add_argument("--decisions", type=int, default=20_000, help="how many (default: 20000)")
+    simulated.add_argument("--decisions", type=_number(int, 1), default=20_000, help="how many (default: 20000)")
     simulated.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file")
-    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--seed", type=_number(int, 0), default=0)
 
     train = command(
         "train", _train, "fit a response model on a decision log, as an MLflow run with a registered bundle"
     )
     train.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
     train.add_argument(
-        "--window-hours", type=float, default=72, help="an order counts within this after a decision (default: 72)"
+        "--window-hours",
+        type=_number(float, 0, is_included=False),
+        default=72,
+        help="an order counts within this after a decision (default: 72)",
     )
-    train.add_argument("--until", type=_moment, help="only decisions before this UTC time, such as 2026-11-01T00:00")
+    train.add_argument("--until", type=moment, help="only decisions before this UTC time, such as 2026-11-01T00:00")
     train.add_argument(
-        "--as-of", type=_moment, help="UTC time until which the log is complete (default: its newest entry)"
+        "--as-of", type=moment, help="UTC time until which the log is complete (default: its newest entry)"
     )
     train.add_argument("--exclude", nargs="*", default=[], metavar="FEATURE", help="features to leave out")
     train.add_argument(
@@ -53,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
     )
-    train.add_argument("--trees", type=int, default=600, help="most trees; early stopping takes fewer (default: 600)")
-    train.add_argument("--leaves", type=int, default=8, help="leaves of a tree (default: 8)")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--trees", type=_number(int, 1), default=600, help="most trees; early stopping takes fewer (default: 600)"
+    )
+    train.add_argument("--leaves", type=_number(int, 2), default=8, help="leaves of a tree (default: 8)")
+    train.add_argument("--seed", type=_number(int, 0), default=0)
 
     promote = command("promote", _promote, "point the alias champion at a version")
     promote.add_argument(
@@ -73,15 +78,35 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--log", required=True, choices=["starbucks"], help="which log")
     evaluate.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
     evaluate.add_argument(
-        "--social-price", nargs="+", type=float, default=[0.0, 2.0, 4.0], metavar="USD", help="prices (default: 0 2 4)"
+        "--social-price",
+        nargs="+",
+        type=_number(float, 0),
+        default=[0.0, 2.0, 4.0],
+        metavar="USD",
+        help="prices (default: 0 2 4)",
     )
     evaluate.add_argument("--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made")
-    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--seed", type=_number(int, 0), default=0)
     return parser
 
 
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+def moment(text: str) -> datetime:
+    """Read a time; one without an offset is UTC."""
+    found = datetime.fromisoformat(text)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
+def _number(kind: type[int] | type[float], least: float, *, is_included: bool = True) -> Callable[[str], float]:
+    """Return what reads a finite number that is at least so much, or more than that."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not (least <= value < float("inf")) or (value == least and not is_included):
+            raise argparse.ArgumentTypeError(f"{text} is not {'at least' if is_included else 'more than'} {least:g}")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
 
 
 def _rules(path: Path) -> Rules:
@@ -163,6 +188,9 @@ def _train(options: argparse.Namespace) -> None:
 def _promote(options: argparse.Namespace) -> None:
     from training.registry import CHAMPION, MlflowRegistry
 
+    path = Path(options.mlflow.removeprefix("sqlite:///"))
+    if options.mlflow.startswith("sqlite:///") and not path.is_file():
+        raise LogUnusable(f"there is no registry {path}; train first, or mend --mlflow")
     promoted = MlflowRegistry(options.mlflow, "").promote(options.name, options.version)
     print(f"{promoted.name}@{CHAMPION} is version {promoted.version}, bundle {promoted.bundle_version}")
     print(f"serve it: python -m service --bundle models:/{promoted.name}@{CHAMPION} --mlflow-uri {options.mlflow}")

@@ -33,7 +33,12 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
      AND o.occur_time > d.decide_time AND o.occur_time <= d.decide_time + :window
      AND o.type IN ('order', 'store_purchase') AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated)
+     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated),
+  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
+     AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time <= d.decide_time + :window),
+  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
+     AND o.type IN ('seen', 'opened', 'clicked') AND NOT o.machine_generated
+     AND o.occur_time <= d.decide_time + :window)
 FROM decisions d
 WHERE d.trainable AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
@@ -57,6 +62,10 @@ class Dataset:
     value: FloatArray
     """Margin of those orders, in units of the currency."""
     unsubscribed: FloatArray
+    clicked: FloatArray
+    """1 where the customer clicked in this message within the window."""
+    seen: FloatArray
+    """1 where the customer saw, opened or clicked this message within the window; machines' opens do not count."""
     digest: str
     """sha256 of all of the above."""
 
@@ -69,7 +78,18 @@ class Dataset:
         return Dataset(columns=self.columns, digest=self.digest, **arrays)
 
 
-_ARRAYS = ("matrix", "decide_time", "channel", "propensity", "price", "response", "value", "unsubscribed")
+_ARRAYS = (
+    "matrix",
+    "decide_time",
+    "channel",
+    "propensity",
+    "price",
+    "response",
+    "value",
+    "unsubscribed",
+    "clicked",
+    "seen",
+)
 
 
 def read_dataset(
@@ -126,6 +146,8 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
         "response": np.array([row[8] for row in rows], dtype=np.float64).clip(max=1.0),
         "value": np.array([row[9] or 0 for row in rows], dtype=np.float64) / 1e6,
         "unsubscribed": np.array([row[10] for row in rows], dtype=np.float64),
+        "clicked": np.array([row[11] for row in rows], dtype=np.float64),
+        "seen": np.array([row[12] for row in rows], dtype=np.float64),
     }
     propensity = numbers["propensity"]
     if not np.all((propensity > 0) & (propensity <= 1)):

@@ -1,48 +1,34 @@
 """Fitting the response model: LightGBM on features of context and action, calibrated on later data.
 
-The model is one for all actions, no send among them (an S-learner: Kuenzel et al. 2019, "Metalearners for estimating heterogeneous
-treatment effects"); uplift is the difference of two of its predictions. Decisions are split by time: trees are grown on the earlier
-part, their number and the calibration (Platt 1999) come from the later part, then a model of that many trees is grown on all.
+Two forms are fitted. The first is one model for all actions, no send among them (an S-learner: Kuenzel et al.
+2019, "Metalearners for estimating heterogeneous treatment effects"). The second is a funnel (training.funnel), for logs where
+orders are rare and seeing or clicking is not. The funnel serves, unless the one model is clearly nearer to the orders of the later part: log
+loss hardly sees effects that are small beside what happens anyway, and those are what the funnel is better at. Decisions are split
+by time: trees are grown on the earlier part, their number and the calibration (Platt 1999) come from the later part, then a model
+of that many trees is grown on all.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from models.bundle import Description
 from models.features import NO_SEND
 from models.record import from_micros
 from training.dataset import Dataset, check_learnable
+from training.funnel import fit_funnel
+from training.grow import Hyperparameters as Hyperparameters
+from training.grow import grow
 
 FloatArray = NDArray[np.float64]
 _BINS = 10
 _GOLDEN_ROWS = 64
 _RATE_WEIGHT = 200.0
-_LEAST_OF_EACH = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hyperparameters:
-    """What the fit is told. The defaults suit logs of 10^4 to 10^6 decisions."""
-
-    trees: int = 600
-    """The most trees; early stopping takes fewer."""
-    leaves: int = 8
-    min_rows_in_leaf: int = 100
-    learning_rate: float = 0.03
-    l2: float = 10.0
-    row_share: float = 0.8
-    patience: int = 50
-    """Trees without improvement after which growing stops."""
-    later_share: float = 0.25
-    """Share of decisions, the latest, that choose the number of trees and calibrate."""
-    seed: int = 0
+_CLEARLY = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +36,9 @@ class Fitted:
     """A fitted model, how it is read, and how good it was on the later part."""
 
     model_text: str
+    """The one model."""
+    stage_texts: dict[str, str]
+    """The models of the funnel's stages; empty where the one model serves."""
     description: Description
     golden_rows: FloatArray
     metrics: dict[str, float]
@@ -69,27 +58,32 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     """
     check_learnable(data)
     is_later = _split(data, hyper)
-    earlier, later = data.take(~is_later), data.take(is_later)
-    check_learnable(earlier)
-    curve: dict[str, dict[str, list[float]]] = {}
-    trial = lgb.train(
-        _parameters(hyper),
-        _lgb_data(earlier),
-        num_boost_round=hyper.trees,
-        valid_sets=[_lgb_data(earlier), _lgb_data(later)],
-        valid_names=["earlier", "later"],
-        callbacks=[lgb.early_stopping(hyper.patience, verbose=False), lgb.record_evaluation(curve)],
-    )
-    trees = max(1, trial.best_iteration)
-    raw = np.asarray(trial.predict(later.matrix, raw_score=True, num_iteration=trees))
-    slope, intercept = calibrate(raw, later.response)
-    p_later = 1 / (1 + np.exp(-(slope * raw + intercept)))
-    progress(f"{trees} trees chosen on {len(later)} later decisions; growing them on all {len(data)}")
-    final = lgb.train(_parameters(hyper), _lgb_data(data), num_boost_round=trees)
+    later = data.take(is_later)
+    check_learnable(data.take(~is_later))
+    one = grow(data, data.matrix, data.response, np.ones(len(data), dtype=bool), is_later, hyper)
+    progress(f"{one.trees} trees chosen on {len(later)} later decisions; growing them on all {len(data)}")
+    p_one = one.calibration.apply(one.raw_later)
+    funnel = fit_funnel(data, is_later, hyper, progress)
+    metrics = {
+        "trees": float(one.trees),
+        "decisions": float(len(data)),
+        "later.logloss_of_one_model": log_loss(later.response, p_one),
+    }
+    p_later = p_one
+    if funnel is not None:
+        metrics["later.logloss_of_funnel"] = log_loss(later.response, funnel.p_later)
+        metrics["funnel.scale"] = funnel.description.scale
+        if is_clearly_better(later.response, p_one, funnel.p_later):
+            progress("the one model serves: it is clearly nearer to the later orders than the funnel")
+            funnel = None
+        else:
+            p_later = funnel.p_later
+            progress(f"the funnel by {funnel.description.engagement} serves")
     description = Description(
         columns=data.columns,
-        calibration_slope=slope,
-        calibration_intercept=intercept,
+        calibration_slope=one.calibration.slope,
+        calibration_intercept=one.calibration.intercept,
+        funnel=None if funnel is None else funnel.description,
         unsubscribe_rates=_unsubscribe_rates(data),
         trained_on={
             "log": log_name,
@@ -100,43 +94,16 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
             **{name: str(value) for name, value in asdict(hyper).items()},
         },
     )
-    names = [column.name for column in data.columns]
-    gains = final.feature_importance(importance_type="gain")
     return Fitted(
-        model_text=final.model_to_string(),
+        model_text=one.text,
+        stage_texts={} if funnel is None else funnel.texts,
         description=description,
         golden_rows=_golden_rows(data, hyper.seed),
-        metrics={"trees": float(trees), "decisions": float(len(data)), **measure(later, p_later)},
+        metrics={**metrics, **measure(later, p_later)},
         later=later,
         p_later=p_later,
-        learning_curve={name: values["binary_logloss"] for name, values in curve.items()},
-        importance=dict(zip(names, map(float, gains), strict=True)),
-    )
-
-
-def _parameters(hyper: Hyperparameters) -> dict[str, object]:
-    return {
-        "objective": "binary",
-        "learning_rate": hyper.learning_rate,
-        "num_leaves": hyper.leaves,
-        "min_data_in_leaf": hyper.min_rows_in_leaf,
-        "lambda_l2": hyper.l2,
-        "bagging_fraction": hyper.row_share,
-        "bagging_freq": 1,
-        "min_data_per_group": 50,
-        "seed": hyper.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 2,
-        "verbosity": -1,
-    }
-
-
-def _lgb_data(data: Dataset) -> lgb.Dataset:
-    categorical = [i for i, column in enumerate(data.columns) if column.kind == "category"]
-    names = [column.name for column in data.columns]
-    return lgb.Dataset(
-        data.matrix, label=data.response, categorical_feature=categorical, feature_name=names, params={"verbosity": -1}
+        learning_curve=one.learning_curve,
+        importance=one.importance,
     )
 
 
@@ -146,38 +113,18 @@ def _split(data: Dataset, hyper: Hyperparameters) -> NDArray[np.bool_]:
     for is_later in (data.decide_time >= cut, data.decide_time > cut):
         if 0 < is_later.sum() < len(data):
             return np.asarray(is_later)
-    return np.random.default_rng(hyper.seed).random(len(data)) < hyper.later_share
-
-
-def calibrate(raw: FloatArray, response: FloatArray) -> tuple[float, float]:
-    """Fit slope and intercept of the logit in the raw score by maximum likelihood; a slope that is not positive is refused.
-
-    Raw scores and responses have shape (n,). Where the later part cannot tell, with less than 20 of either response, the raw score is
-    taken as it is: a few responses that happen to be separable would make certainties of all predictions.
-    """
-    if min(response.sum(), len(response) - response.sum()) < _LEAST_OF_EACH:
-        return 1.0, 0.0
-
-    def loss(theta: FloatArray) -> float:
-        logit = theta[0] * raw + theta[1]
-        return float(np.mean(np.logaddexp(0, logit) - response * logit))
-
-    found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
-    if not np.all(np.isfinite(found)) or found[0] <= 0:
-        return 1.0, 0.0
-    return float(found[0]), float(found[1])
+    return np.asarray(np.random.default_rng(hyper.seed).random(len(data)) < hyper.later_share)
 
 
 def measure(data: Dataset, p: FloatArray) -> dict[str, float]:
     """Return what is usually asked of predictions on data that the model did not see, shape (n,)."""
-    p = np.clip(p, 1e-12, 1 - 1e-12)
     y = data.response
     rate = float(np.clip(y.mean(), 1e-12, 1 - 1e-12))
     metrics = {
         "later.decisions": float(len(y)),
         "later.response_rate": float(y.mean()),
-        "later.logloss": float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))),
-        "later.logloss_of_rate": float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))),
+        "later.logloss": log_loss(y, p),
+        "later.logloss_of_rate": log_loss(y, np.full(len(y), rate)),
         "later.auc": auc(y, p),
         "later.calibration_error": calibration_error(y, p),
     }
@@ -186,6 +133,23 @@ def measure(data: Dataset, p: FloatArray) -> dict[str, float]:
         if effect is not None:
             metrics[f"later.uplift.{channel}"] = effect
     return metrics
+
+
+def log_loss(y: FloatArray, p: FloatArray) -> float:
+    """Return the mean of -log of the probability given to what happened; arrays have shape (n,)."""
+    return float(_log_losses(y, p).mean())
+
+
+def is_clearly_better(y: FloatArray, p: FloatArray, other: FloatArray) -> bool:
+    """Tell whether predictions p have a mean log loss below the other's by more than twice the standard error of the difference."""
+    difference = _log_losses(y, other) - _log_losses(y, p)
+    return bool(difference.mean() > _CLEARLY * difference.std() / np.sqrt(len(y)))
+
+
+def _log_losses(y: FloatArray, p: FloatArray) -> FloatArray:
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    losses: FloatArray = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    return losses
 
 
 def auc(y: FloatArray, p: FloatArray) -> float:

@@ -61,7 +61,7 @@ def fit_margins(
 
     Raises
     ------
-    LogUnusable: nobody ordered under the widest channel, or it has no effect to scale to.
+    LogUnusable: nobody ordered under the widest channel, or it has no effect to scale to, or there is no no send to compare with.
     """
     responded = spend > 0
     used = responded & (lead == widest)
@@ -69,6 +69,8 @@ def fit_margins(
         raise LogUnusable(
             f"no decision with a send through {widest} was followed by an order; margins cannot be fitted"
         )
+    if not (lead == NO_SEND).any():
+        raise LogUnusable("no decision of the log is a no send; without them the gain of a send cannot be told")
     named = [_prefixed(values) for values in features]
     columns = find_columns(named)
     encoder = Encoder(columns)

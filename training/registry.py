@@ -12,12 +12,12 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow  # its telemetry is turned off first
-from mlflow.entities import DatasetInput, InputTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from models.bundle import load_bundle, write_bundle
-from models.errors import LogUnusable
+from models.errors import BundleMissing, LogUnusable
 from training.dataset import Dataset
 from training.fit import Fitted, Hyperparameters
 from training.plots import plot_fit
@@ -39,11 +39,19 @@ class MlflowRegistry:
     """One MLflow tracking store with its registry, by URI."""
 
     def __init__(self, uri: str, experiment: str, artifacts: Path | None = None) -> None:
-        """Open a store; `artifacts` is where an experiment made here keeps its files, by default where MLflow does."""
+        """Open a store; `artifacts` is where an experiment made here keeps its files, by default where MLflow does.
+
+        Raises
+        ------
+        LogUnusable: MLflow cannot open such a store.
+        """
         self._uri = uri
         self._artifacts = artifacts
         self._experiment = experiment
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except MlflowException as error:
+            raise LogUnusable(f"the registry {uri} cannot be opened: {error.message}; mend --mlflow") from error
 
     @contextmanager
     def _run(self, run_name: str) -> Iterator[str]:
@@ -66,24 +74,28 @@ class MlflowRegistry:
         """Log a fit as a run with its bundle, and register that as a new version of `name`."""
         with self._run(f"train {name}") as run_id, tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            version = write_bundle(folder / "bundle", name, fitted.description, fitted.model_text, fitted.golden_rows)
+            version = write_bundle(
+                folder / "bundle", name, fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts
+            )
             parameters = {
                 **asdict(hyper),
                 **fitted.description.trained_on,
                 "window_hours": window.total_seconds() / 3600,
             }
-            for key, value in parameters.items():
-                self._client.log_param(run_id, key, value)
-            metrics = [
-                mlflow.entities.Metric(key, value, 0, 0) for key, value in fitted.metrics.items() if value == value
-            ]
-            self._client.log_batch(run_id, metrics=metrics)
-            self._client.set_tag(run_id, "data.digest", data.digest)
-            self._client.set_tag(run_id, "mlflow.note.content", _note(fitted, version))
-            self._client.set_tag(run_id, "mlflow.source.name", "python -m training train")
-            self._client.set_tag(run_id, "mlflow.source.type", "LOCAL")
+            tags = {
+                "data.digest": data.digest,
+                "bundle.version": version,
+                "mlflow.note.content": _note(fitted, version),
+                "mlflow.source.name": "python -m training train",
+                "mlflow.source.type": "LOCAL",
+            }
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, 0, 0) for key, value in fitted.metrics.items() if value == value],
+                params=[Param(key, str(value)) for key, value in parameters.items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
             self._client.log_inputs(run_id, datasets=[_dataset_input(fitted, data)])
-            self._client.set_tag(run_id, "bundle.version", version)
             for path in plot_fit(fitted, folder / "plots"):
                 self._client.log_artifact(run_id, str(path), "plots")
             self._client.log_artifacts(run_id, str(folder / "bundle"), "bundle")
@@ -98,7 +110,7 @@ class MlflowRegistry:
 
         Raises
         ------
-        LogUnusable: there is no such version. BundleError: its bundle does not verify.
+        LogUnusable: there is no such registry or version. BundleError: its bundle cannot be had or does not verify.
         """
         try:
             found = self._client.search_model_versions(f"name = '{name}'")
@@ -107,14 +119,18 @@ class MlflowRegistry:
         if not found:
             raise LogUnusable(f"the registry {self._uri} has no version of {name}; train one first")
         versions = {str(entry.version): entry for entry in found}
-        chosen = version or max(versions, key=int)
+        chosen = max(versions, key=int) if version is None else version
         if chosen not in versions:
             raise LogUnusable(f"{name} has no version {chosen}; it has {', '.join(sorted(versions, key=int))}")
         entry = versions[chosen]
         with tempfile.TemporaryDirectory() as scratch:
-            local = mlflow.artifacts.download_artifacts(
-                artifact_uri=entry.source, dst_path=scratch, tracking_uri=self._uri
-            )
+            try:
+                local = mlflow.artifacts.download_artifacts(
+                    artifact_uri=entry.source, dst_path=scratch, tracking_uri=self._uri
+                )
+            except (MlflowException, OSError) as error:
+                problem = f"of version {chosen} of {name} cannot be downloaded: {error}; train it again"
+                raise BundleMissing(str(entry.source), problem) from error
             bundle = load_bundle(Path(local))
         self._client.set_registered_model_alias(name, CHAMPION, chosen)
         return Registered(name=name, version=chosen, run_id=str(entry.run_id), bundle_version=bundle.version)

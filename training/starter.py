@@ -30,7 +30,9 @@ def make_starter(folder: Path, rules: Rules) -> str:
         finally:
             store.close()
         fitted = fit(read_dataset(url, WINDOW), Hyperparameters(), "simulated")
-    return write_bundle(folder, "starter", fitted.description, fitted.model_text, fitted.golden_rows)
+    return write_bundle(
+        folder, "starter", fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts
+    )
 
 
 def has_bundle(folder: Path) -> bool:

@@ -15,7 +15,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.booster import Booster, BoosterError
-from models.bundle import DESCRIPTION, FORMAT, GOLDEN, MANIFEST, RESPONSE, Description, load_bundle, write_bundle
+from models.bundle import (
+    DESCRIPTION,
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    RESPONSE,
+    STAGES,
+    Calibration,
+    Description,
+    Funnel,
+    listed_files,
+    load_bundle,
+    write_bundle,
+)
 from models.errors import BundleCorrupt, BundleError, BundleIncompatible, BundleMissing
 from models.features import NO_SEND, Action, Column
 from tests.unit.examples import CONTEXT, HOUR, NOW, bundle_of
@@ -362,7 +375,85 @@ def test_estimate_is_calibrated_and_has_a_rate_of_unsubscribing_for_every_action
     rows[1:, 1] = [0, 3] * 3
     assert estimate.p_response == pytest.approx(1 / (1 + np.exp(-(0.9 * predicted(trained, rows) - 0.1))), abs=0)
     assert estimate.p_unsubscribe.tolist() == [0, 0.002, 0.002, 0.1, 0.1, 0.004, 0.004]
-    assert bundle.score_rows(rows).tobytes() == estimate.p_response.tobytes()
+    is_send = np.array([action.send_time is not None for action in ACTIONS])
+    assert bundle.score_rows(rows, is_send).tobytes() == estimate.p_response.tobytes()
+
+
+# --- funnel -------------------------------------------------------------------------------------------------------------------
+
+FUNNEL = Funnel(
+    engage=Calibration(slope=1.0, intercept=0.2),
+    engaged_order=Calibration(slope=0.8, intercept=1.0),
+    organic=Calibration(slope=1.1, intercept=-1.0),
+    scale=0.7,
+    engagement="clicked",
+)
+
+
+@pytest.fixture
+def funnelled(trained: Trained, tmp_path: Path) -> Path:
+    """The directory of a bundle with a funnel, whose stages are one model read in three ways."""
+    directory = tmp_path / "funnel"
+    texts = dict.fromkeys(STAGES, trained.text)
+    write_bundle(directory, "spring", replace(DESCRIBED, funnel=FUNNEL), trained.text, trained.rows, texts)
+    return directory
+
+
+def test_funnel_multiplies_its_stages(trained: Trained, funnelled: Path) -> None:
+    """A send adds to the organic chance what engaging adds, as often as one engages; no send adds nothing."""
+    bundle = load_bundle(funnelled)
+    is_send = trained.rows[:, 0] > 0
+
+    found = bundle.score_rows(trained.rows, is_send)
+
+    raw = predicted(trained, trained.rows)
+    engage, order, organic = (
+        1 / (1 + np.exp(-(c.slope * raw + c.intercept))) for c in (FUNNEL.engage, FUNNEL.engaged_order, FUNNEL.organic)
+    )
+    assert found[~is_send] == pytest.approx(organic[~is_send])
+    assert found[is_send] == pytest.approx((organic + 0.7 * engage * np.maximum(order - organic, 0))[is_send])
+    assert bundle.tree_count == 60
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (remove, BundleCorrupt),
+        (flip_a_byte, BundleCorrupt),
+        (lambda file: replace_bytes(file, b"no model", sealed=True), BundleIncompatible),
+    ],
+)
+def test_damaged_stage_is_refused_by_its_name(
+    funnelled: Path, stage: str, damage: Callable[[str], Callable[[Path], None]], error: type[BundleError]
+) -> None:
+    """Every model of a funnel is verified as the one model is."""
+    damage(f"{stage}.txt")(funnelled)
+
+    with pytest.raises(error, match=f"{stage}.txt"):
+        load_bundle(funnelled)
+
+
+def test_stage_that_scores_otherwise_than_in_training_is_refused(funnelled: Path) -> None:
+    """The golden rows are scored by every stage."""
+    golden = json.loads((funnelled / GOLDEN).read_text())
+    golden["stage_raw_scores"]["organic"][0] += 1
+    (funnelled / GOLDEN).write_text(json.dumps(golden))
+    reseal(funnelled)
+
+    with pytest.raises(BundleIncompatible, match=r"golden rows score 1 away by organic.txt"):
+        load_bundle(funnelled)
+
+
+def test_manifest_lists_what_a_bundle_may_have_and_nothing_else(written: Path, funnelled: Path) -> None:
+    """Files to fetch are the known ones of the manifest; a manifest that is none lists nothing."""
+    plain, funnel = ((folder / MANIFEST).read_bytes() for folder in (written, funnelled))
+    strange = json.dumps({"format": 1, "name": "x", "files": {"../evil": "0", GOLDEN: "0"}}).encode()
+
+    assert listed_files(plain) == (DESCRIPTION, RESPONSE, GOLDEN)
+    assert listed_files(funnel) == (DESCRIPTION, RESPONSE, GOLDEN, *(f"{stage}.txt" for stage in STAGES))
+    assert listed_files(strange) == (GOLDEN,)
+    assert listed_files(b"{") == ()
 
 
 @given(raw=st.floats(-1e308, 1e308), slope=st.floats(-1e308, 1e308), intercept=st.floats(-1e308, 1e308))

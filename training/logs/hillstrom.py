@@ -24,6 +24,7 @@ START = datetime(2008, 3, 20, 12, tzinfo=UTC)
 FEATURES = ("recency", "history_segment", "history", "mens", "womens", "zip_code", "newbie", "channel")
 CHANNELS = {"Mens E-Mail": "mens_email", "Womens E-Mail": "womens_email", "No E-Mail": NO_SEND}
 _FILE = "hillstrom_email_rct.parquet"
+_COLUMNS = ("customer_id", "segment", "visit", "conversion", "spend", "propensity", *FEATURES)
 
 
 def rules_path() -> Path:
@@ -42,9 +43,17 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise LogUnusable(f"there is no {path}; name the folder of the Hillstrom log with --data")
     try:
-        return list(pq.read_table(path).to_pylist())
+        table = pq.read_table(path)
     except (OSError, ValueError) as error:
         raise LogUnusable(f"{path} is not a Parquet file that can be read: {error}") from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise LogUnusable(f"{path} is not the file of the Hillstrom log: it lacks the columns {', '.join(missing)}")
+    rows = list(table.to_pylist())
+    unknown = sorted({str(row["segment"]) for row in rows} - set(CHANNELS))
+    if unknown or not rows:
+        raise LogUnusable(f"{path} has unknown segments {', '.join(unknown)}" if unknown else f"{path} has no rows")
+    return rows
 
 
 def logged_decisions(

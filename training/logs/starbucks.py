@@ -51,7 +51,18 @@ FEATURES = (
     "views_before",
     "completions_before",
 )
-_FILES = ("starbucks_decisions.parquet", "starbucks_events.parquet")
+_COLUMNS = (
+    "customer_id",
+    "wave_hour",
+    "ch_mobile",
+    "ch_social",
+    "n_channels",
+    "viewed",
+    "txns_72h",
+    "spend_72h",
+    *FEATURES,
+)
+_FILES = {"starbucks_decisions.parquet": _COLUMNS, "starbucks_events.parquet": ("customer_id", "hour", "event")}
 LEADS: dict[str, str] = {"web": "base", "email": "base", "mobile": "mobile", "social": "social", NO_SEND: NO_SEND}
 """Lead of the bundle that stands for each channel of the service."""
 
@@ -93,18 +104,21 @@ def read_waves(folder: Path, hours: Sequence[int] = WAVES) -> list[Wave]:
     ------
     LogUnusable: a file is missing or is not what it should be; it says which.
     """
-    decisions, events = (_read(folder / name) for name in _FILES)
+    decisions, events = (_read(folder / name, columns) for name, columns in _FILES.items())
     first_orders = _first_orders(events)
     return [_wave(decisions, first_orders, hour) for hour in hours]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, columns: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise LogUnusable(f"there is no {path}; name the folder of the Starbucks log with --data")
     try:
         table = pq.read_table(path)
     except (OSError, ValueError) as error:
         raise LogUnusable(f"{path} is not a Parquet file that can be read: {error}") from error
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise LogUnusable(f"{path} is not the file of the Starbucks log: it lacks the columns {', '.join(missing)}")
     return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
@@ -119,7 +133,8 @@ def _first_orders(events: dict[str, Any]) -> dict[int, list[int]]:
 def _wave(decisions: dict[str, Any], orders: dict[int, list[int]], hour: int) -> Wave:
     rows = np.flatnonzero(decisions["wave_hour"] == hour)
     if not len(rows):
-        raise LogUnusable(f"the Starbucks log has no wave at hour {hour}; it has {sorted(set(decisions['wave_hour']))}")
+        known = sorted(set(map(int, decisions["wave_hour"])))
+        raise LogUnusable(f"the Starbucks log has no wave at hour {hour}; it has {known}")
     column = {name: values[rows] for name, values in decisions.items()}
     is_social, is_mobile = column["ch_social"] == 1, column["ch_mobile"] == 1
     is_none = column["n_channels"] == 0

@@ -5,6 +5,7 @@ Over http(s) they are MLflow's REST calls; of a `sqlite:///` registry the rows a
 and promote through mlflow itself, so that a change of either is noticed.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -83,7 +84,8 @@ class Registry:
             return Path(unquote(place.path))
         if place.scheme != "mlflow-artifacts":
             raise BundleError(version.location, "is neither a local path nor mlflow-artifacts:/; register it there")
-        target = self._cache / f"{version.name}-{version.version}"
+        place_digest = hashlib.sha256(f"{self._uri}\x1f{version.location}".encode()).hexdigest()[:12]
+        target = self._cache / f"{version.name}-{version.version}-{place_digest}"
         if target.is_dir():
             return target
         self._cache.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,14 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 import numpy as np
@@ -149,14 +151,25 @@ def _server(work: Path, database: Path, key_file: Path, mlflow_uri: str) -> Iter
     command += ["--rules-file", str(starbucks.rules_path()), "--mlflow-uri", mlflow_uri]
     command += ["--bundle", f"models:/{_MODEL}@champion"]
     log_path = work / "service.log"
+    reader: threading.Thread | None = None
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603  # our own module
         try:
-            yield _address(process, log_path)
+            address = _address(process, log_path)
+            reader = threading.Thread(target=_copy_lines, args=(process, log), daemon=True)
+            reader.start()
+            yield address
         finally:
             process.terminate()
-            _, rest = process.communicate(timeout=60)
-            log.write(rest)
+            process.wait(timeout=60)
+            if reader is not None:
+                reader.join()
+
+
+def _copy_lines(process: "subprocess.Popen[str]", log: TextIO) -> None:
+    """Keep what the server logs while it serves, so that it never waits for somebody to read."""
+    for line in process.stderr or ():
+        log.write(line)
 
 
 def _address(process: "subprocess.Popen[str]", log_path: Path) -> str:

@@ -37,6 +37,8 @@ class LoggedDecision:
     price_micros: int
     policy: str
     outcomes: tuple[LoggedOutcome, ...] = field(default=())
+    trainable: bool = True
+    """False where there was nothing to choose from, as the service has it."""
 
 
 def customer_hash(key: bytes, customer_id: str) -> bytes:
@@ -105,7 +107,7 @@ def _keep(unit: Unit, logged: LoggedDecision) -> bool:
         price_micros=logged.price_micros,
         propensity=logged.propensity,
         policy=logged.policy,
-        trainable=True,
+        trainable=logged.trainable,
     )
     digest = hashlib.sha256(logged.request_id.encode()).digest()
     row = row_of(Decision(context=context, choice=choice), logged.request_id, digest)

@@ -157,7 +157,10 @@ def _note(fitted: Fitted, version: str) -> str:
         ("calibration error", f"{metrics['later.calibration_error']:.4f}"),
     ]
     effects = [(n.removeprefix("later.uplift."), v) for n, v in metrics.items() if n.startswith("later.uplift.")]
-    rows += [(f"observed uplift of {channel}", f"{100 * value:+.2f} points") for channel, value in effects]
+    rows += [
+        (f"order rate of {channel} less that of no send, as logged", f"{100 * value:+.2f} points")
+        for channel, value in effects
+    ]
     lines = [f"Bundle `{version}`, response model of an order.", "", "| | |", "|---|---:|"]
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
 

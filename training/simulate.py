@@ -182,6 +182,7 @@ def _decide(
         price_micros=price,
         policy="uniform",
         outcomes=_live(context, person, action, rng),
+        trainable=bool(eligible),
     )
 
 

@@ -114,8 +114,8 @@ def test_funnel_never_takes_from_a_send_and_never_passes_one() -> None:
     raw = np.random.default_rng(0).normal(0, 50, size=(3, 1_000))
     sends = np.ones(1_000, dtype=bool)
 
-    with_send = combine(funnel.description, *raw, sends)
-    without = combine(funnel.description, *raw, ~sends)
+    with_send = combine(funnel.description, raw[0], raw[1], raw[2], sends)
+    without = combine(funnel.description, raw[0], raw[1], raw[2], ~sends)
 
     assert np.all((without <= with_send) & (with_send <= 1))
 

@@ -45,6 +45,7 @@ class Choice:
     policy: str = ""
     bundle_version: str = ""
     rules_name: str = ""
+    service_version: str = ""
     degraded: tuple[Degraded, ...] = ()
     trainable: bool = False
 

@@ -22,6 +22,7 @@ from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseR
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
 from service.store.store import DecisionRow, OutcomeRow, Store, Unit
+from service.version import VERSION
 
 _BATCH_THREADS = 32
 
@@ -75,7 +76,7 @@ class Decisions:
             if known is not None:
                 return self._replay(known, digest)
             context = self._first_context(request, person)
-            decision = decide(context, self._rules, self._bundles.current)
+            decision = _stamped(decide(context, self._rules, self._bundles.current))
             if context.mode is not Mode.DRY_RUN and not self._keep(decision, request.request_id, digest, person):
                 other = self._store.read(lambda reader: reader.find_request(request.request_id))
                 if other is None:
@@ -122,15 +123,15 @@ class Decisions:
             progress = self._progress(context, steps)
             end = find_end(context, self._rules, progress)
             if end is not None:
-                decision = end_cascade(context, self._rules, end)
+                decision = _stamped(end_cascade(context, self._rules, end))
             else:
                 ready = advance_time(self._rules, progress)
                 if ready > context.decide_time:
                     waiting = Choice(
                         verdict=Verdict.DEFER, retry_time=ready, policy="waiting", rules_name=self._rules.name
                     )
-                    return self._answer(Decision(context=context, choice=waiting), last.request_id)
-                decision = decide(context, self._rules, self._bundles.current)
+                    return self._answer(_stamped(Decision(context=context, choice=waiting)), last.request_id)
+                decision = _stamped(decide(context, self._rules, self._bundles.current))
             is_final = decision.choice.verdict is not Verdict.DEFER
             if is_final and not self._keep(decision, last.request_id, last.request_digest, None):
                 other = self._store.read(lambda reader: reader.find_step(request.decision_id, context.step))
@@ -248,6 +249,11 @@ class Decisions:
 
     def _paused(self) -> tuple[str, ...]:
         return tuple(row.channel for row in self._store.read(lambda reader: reader.list_pauses()))
+
+
+def _stamped(decision: Decision) -> Decision:
+    """Say in a decision which version of the service made it."""
+    return replace(decision, choice=replace(decision.choice, service_version=VERSION))
 
 
 def _message(asked: AskedMessage, rules: Rules, now: datetime) -> Message:

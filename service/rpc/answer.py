@@ -19,7 +19,6 @@ from service.gen.channelchoice.v1 import money_pb2 as money_pb
 from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
 from service.store.profile import Profile
 from service.store.store import OutcomeRow
-from service.version import VERSION
 
 _VERDICTS = {v: pb.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
 _REASONS = {r: pb.SuppressionReason.Value(f"SUPPRESSION_REASON_{r.name}") for r in Reason}
@@ -56,7 +55,7 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
         mode=_MODES[context.mode],
         category=_CATEGORIES[context.message.category],
         versions=pb.Versions(
-            policy=choice.policy, bundle=choice.bundle_version, rules=choice.rules_name, service=VERSION
+            policy=choice.policy, bundle=choice.bundle_version, rules=choice.rules_name, service=choice.service_version
         ),
         suppressed=[
             pb.SuppressedChannel(

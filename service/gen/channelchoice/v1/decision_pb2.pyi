@@ -713,7 +713,7 @@ class Decision(_message.Message):
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """For DEFER: when to ask again, with a new request_id, or AdvanceCascade with the same step."""
+        """For DEFER: when to ask again: ChooseChannel with a new request_id, AdvanceCascade as before."""
 
     @_builtins.property
     def price(self) -> _money_pb2.Money:

@@ -167,7 +167,8 @@ def _simulate(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from training.dataset import read_dataset
-    from training.fit import Hyperparameters, fit
+    from training.fit import fit
+    from training.grow import Hyperparameters
     from training.registry import MlflowRegistry
 
     window = timedelta(hours=options.window_hours)

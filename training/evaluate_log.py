@@ -37,7 +37,8 @@ from service.gen.channelchoice.v1.money_pb2 import Money
 from service.store.identity import load_key
 from service.store.store import Store
 from training.dataset import read_dataset
-from training.fit import Hyperparameters, fit
+from training.fit import fit
+from training.grow import Hyperparameters
 from training.journal import customer_hash, write_log
 from training.logs import starbucks
 from training.margins import MarginModel, fit_margins

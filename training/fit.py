@@ -21,8 +21,7 @@ from models.features import NO_SEND
 from models.record import from_micros
 from training.dataset import Dataset, check_learnable
 from training.funnel import fit_funnel
-from training.grow import Hyperparameters as Hyperparameters
-from training.grow import grow
+from training.grow import Hyperparameters, grow
 
 FloatArray = NDArray[np.float64]
 _BINS = 10

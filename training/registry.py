@@ -19,7 +19,8 @@ from mlflow.tracking import MlflowClient
 from models.bundle import load_bundle, write_bundle
 from models.errors import BundleMissing, LogUnusable
 from training.dataset import Dataset
-from training.fit import Fitted, Hyperparameters
+from training.fit import Fitted
+from training.grow import Hyperparameters
 from training.plots import plot_fit
 
 CHAMPION = "champion"

@@ -9,7 +9,8 @@ from models.bundle import MANIFEST, write_bundle
 from models.rules import Rules
 from service.store.store import Store
 from training.dataset import read_dataset
-from training.fit import Hyperparameters, fit
+from training.fit import fit
+from training.grow import Hyperparameters
 from training.journal import write_log
 from training.simulate import WINDOW, simulate_log
 

@@ -33,7 +33,8 @@ from tests.training.examples import (
     write_fitted,
 )
 from training.dataset import Dataset, find_columns, read_dataset
-from training.fit import Hyperparameters, fit
+from training.fit import fit
+from training.grow import Hyperparameters
 from training.journal import LoggedDecision, customer_hash, write_log
 from training.simulate import simulate_log
 

@@ -24,8 +24,8 @@ from tests.training.examples import (
     write_fitted,
 )
 from training.dataset import Dataset
-from training.fit import Fitted, Hyperparameters, auc, calibration_error, fit, observed_uplift, reliability
-from training.grow import calibrate
+from training.fit import Fitted, auc, calibration_error, fit, observed_uplift, reliability
+from training.grow import Hyperparameters, calibrate
 
 FloatArray = NDArray[np.float64]
 DECISIONS = 30_000
@@ -73,7 +73,8 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 from tests.training.examples import world, write_fitted
-from training.fit import Hyperparameters, fit
+from training.fit import fit
+from training.grow import Hyperparameters
 fitted = fit(world(2000), Hyperparameters(trees=40), "world")
 write_fitted(Path(sys.argv[1]), "world", fitted)
 """

@@ -30,7 +30,8 @@ from tests.training.outside import (
 )
 from training.__main__ import main
 from training.dataset import read_dataset
-from training.fit import Hyperparameters, fit
+from training.fit import fit
+from training.grow import Hyperparameters
 from training.journal import LoggedDecision
 from training.logs import hillstrom, starbucks
 

@@ -22,7 +22,8 @@ from service.bundles import BundleHolder
 from service.registry import RegisteredVersion, Registry
 from tests.training.examples import NOW, WINDOW, MovedClock, world, write_fitted
 from training.dataset import Dataset
-from training.fit import Fitted, Hyperparameters, fit
+from training.fit import Fitted, fit
+from training.grow import Hyperparameters
 from training.registry import CHAMPION, MlflowRegistry, Registered
 
 # MLflow 3.17 declares a relationship with a loader that SQLAlchemy 2.1 calls deprecated.

@@ -1,0 +1,95 @@
+"""Messages of the simulated retailer: a stream that does not depend on what any policy does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.world.clock import WEEK
+from training.world.people import OFFSETS, PRODUCTS, Population
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+KINDS = ("abandoned_cart", "abandoned_view", "price_drop", "newsletter", "cross_sell", "welcome")
+CART, VIEW, PRICE_DROP, NEWSLETTER, CROSS_SELL, WELCOME = range(6)
+_SHARES = (0.15, 0.22, 0.13, 0.30, 0.15, 0.05)
+_MARGINS = np.array([1000.0, 800.0, 750.0, 600.0, 450.0, 500.0])
+"""Typical margin of an order in roubles; single ones vary by a factor of about 1.6."""
+_HALF_LIVES = np.array([14.0, 12.0, 20.0, 40.0, 60.0, 48.0])
+"""Hours after which a click leads to an order half as often."""
+_LIFETIMES = np.array([48, 36, 36, 48, 48, 48])
+"""Hours from arrival to the deadline."""
+_IS_TRIGGERED = np.array([True, True, True, False, False, False])
+MAX_LIFETIME = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Messages:
+    """m messages in order of arrival; arrays of shape (m,)."""
+
+    person: IntArray
+    kind: IntArray
+    product: IntArray
+    arrive: IntArray
+    """Hour since START; also the earliest time of sending."""
+    lifetime: IntArray
+    """Hours until the deadline, at most 48: nothing is sent or noticed from then on."""
+    half_life: FloatArray
+    margin: FloatArray
+    """Roubles, in whole ones."""
+    is_deal: NDArray[np.bool_]
+    """Whether it offers a discount."""
+    characters: IntArray
+    has_image: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+    def take(self, chosen: "slice | IntArray") -> "Messages":
+        """Return some of the messages."""
+        return Messages(**{name: getattr(self, name)[chosen] for name in self.__slots__})
+
+
+def make_messages(people: Population, count: int, begin: int, hours: int, seed: int) -> Messages:
+    """Make messages that arrive within [begin, begin + hours); the same arguments give the same ones."""
+    rng = np.random.default_rng([seed, 2, begin])
+    weight = people.activity + 0.5
+    person = rng.choice(len(people), size=count, p=weight / weight.sum())
+    kind = rng.choice(len(KINDS), size=count, p=_SHARES)
+    new = np.flatnonzero(people.stage == 0)
+    person = np.where(kind == WELCOME, new[rng.integers(len(new), size=count)], person)
+    appeal = np.exp(0.8 * people.interest[person])
+    product = (appeal.cumsum(axis=1) / appeal.sum(axis=1, keepdims=True) < rng.random((count, 1))).sum(axis=1)
+    arrive = _arrivals(rng, people, person, kind, begin, hours)
+    order = np.argsort(arrive, kind="stable")
+    factor = np.exp(0.45 * rng.normal(size=count) - 0.1)
+    is_deal = rng.random(count) < np.array([0.2, 0.15, 1.0, 0.6, 0.2, 0.5])[kind]
+    return Messages(
+        person=person,
+        kind=kind,
+        product=np.minimum(product, len(PRODUCTS) - 1),
+        arrive=arrive,
+        lifetime=_LIFETIMES[kind],
+        half_life=_HALF_LIVES[kind],
+        margin=np.round(_MARGINS[kind] * factor * np.where(is_deal, 0.8, 1.0)),
+        is_deal=is_deal,
+        characters=rng.choice([55, 68, 110, 160], size=count, p=(0.45, 0.3, 0.15, 0.1)),
+        has_image=rng.random(count) < np.array([0.1, 0.15, 0.1, 0.3, 0.25, 0.1])[kind],
+    ).take(order)
+
+
+def _arrivals(
+    rng: np.random.Generator, people: Population, person: IntArray, kind: IntArray, begin: int, hours: int
+) -> IntArray:
+    """Draw arrival hours: triggered messages by the customer's own rhythm, the others in the retailer's office hours."""
+    count = len(person)
+    day = rng.integers(0, max(1, hours // 24), size=count)
+    office = begin + day * 24 + rng.integers(6, 15, size=count)
+    start = begin + day * 24
+    cells = start[:, None] + np.arange(24)
+    local = (cells + OFFSETS[people.zone[person]][:, None]) % WEEK
+    rhythm = np.take_along_axis(people.rhythm[person], local, axis=1)
+    share = rhythm.cumsum(axis=1) / rhythm.sum(axis=1, keepdims=True)
+    own = start + (share < rng.random((count, 1))).sum(axis=1).clip(max=23)
+    return np.where(_IS_TRIGGERED[kind], own, office)

@@ -1,0 +1,198 @@
+"""The money table: what each policy earns on one world, as a share of what the cascade oracle earns."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+
+from models.bundle import Bundle, load_bundle, write_bundle
+from models.rules import Rules
+from service.store.store import Store
+from training.dataset import read_dataset
+from training.fit import fit
+from training.grow import Hyperparameters
+from training.journal import write_log
+from training.simulate import WINDOW
+from training.world.clock import to_time
+from training.world.log import log_customers, logged_decisions
+from training.world.messages import make_messages
+from training.world.people import Population, make_population
+from training.world.policies import Engagement, MostEngaged, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
+from training.world.protocol import Policy, Result, Start
+from training.world.run import World
+from training.world.scenarios import NEVER, ScenarioName, make_scenario, world_rules
+from training.world.told import told_population
+
+DECISIONS_PER_DAY = 480
+CUSTOMERS = 6000
+GAP_HOURS = 96
+"""Between log and online part, so that the log's windows are closed when training reads it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One policy on one world; money in roubles."""
+
+    policy: str
+    share: float
+    """Expected net value over the cascade oracle's."""
+    net: float
+    realised_net: float
+    spend: float
+    caused_orders: float
+    unsubscribes: float
+    sends: int
+    seconds: float
+    """Processor time of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A world ready to be acted on: the log of the logging policy, and the online part that begins where it ended."""
+
+    people: Population
+    rules: Rules
+    world: World
+    log: Result | None
+    log_world: World | None
+    change_hour: int
+
+
+def make_bench(
+    seed: int,
+    log_decisions: int = 20_000,
+    online_decisions: int = 12_000,
+    scenario: ScenarioName = "stationary",
+    customers: int = CUSTOMERS,
+    log_steps: int = 1,
+) -> Bench:
+    """Make a world, run the logging policy on its first part, and begin the second where it ended.
+
+    The scenario's change comes at midnight after a third of the online part.
+    """
+    people, rules = make_population(customers, seed), world_rules()
+    plain = make_scenario("stationary", NEVER)
+    is_cold = scenario == "cold_start"
+    log_hours = 0 if is_cold else _days(log_decisions) * 24
+    begin = log_hours + (0 if is_cold else GAP_HOURS)
+    online_hours = _days(online_decisions) * 24
+    change = begin + max(1, online_hours // 24 // 3) * 24
+    start, log, log_world = Start(), None, None
+    if not is_cold:
+        messages = make_messages(people, log_decisions, 0, log_hours, seed)
+        log_world = World(people, messages, plain, rules, seed)
+        log, start = log_world.run_to(Uniform(log_world.rules, log_steps))
+    online = make_messages(people, online_decisions, begin, online_hours, seed)
+    world = World(people, online, make_scenario(scenario, change), rules, seed, start)
+    return Bench(people=people, rules=rules, world=world, log=log, log_world=log_world, change_hour=change)
+
+
+def _days(decisions: int) -> int:
+    return max(2, -(-decisions // DECISIONS_PER_DAY))
+
+
+def write_bench_log(bench: Bench, url: str, *, with_visits: bool = False) -> int:
+    """Append the bench's log to a decision log, and return how many decisions it has: 0 where the scenario has no log."""
+    if bench.log is None or bench.log_world is None:
+        return 0
+    store = Store(url)
+    try:
+        decisions = logged_decisions(bench.log_world, bench.log, with_visits=with_visits)
+        return write_log(store, decisions, log_customers(bench.people))
+    finally:
+        store.close()
+
+
+def train_bundle(bench: Bench, seed: int, folder: Path) -> Bundle | None:
+    """Train a bundle on the bench's log through the service's own store, data set and fit, into a folder; None without a log."""
+    with tempfile.TemporaryDirectory() as scratch:
+        url = f"sqlite:///{scratch}/log.db"
+        if write_bench_log(bench, url) == 0:
+            return None
+        assert bench.log_world is not None  # it has a log
+        complete = to_time(int(bench.log_world.messages.arrive[-1]) + GAP_HOURS)
+        data = read_dataset(url, WINDOW, as_of=complete)
+        fitted = fit(data, Hyperparameters(seed=seed), "world", progress=lambda _: None)
+    write_bundle(folder, "world", fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts)
+    return load_bundle(folder)
+
+
+def baselines(bench: Bench, bundle: Bundle | None, *, with_told: bool = True) -> list[Policy]:
+    """Return the policies of the table, the oracles last; `with_told` adds the planner that knows the law but only told traits."""
+    rules, world = bench.world.rules, bench.world
+    found: list[Policy] = [
+        RepeatedSms(rules),
+        RepeatedSms(rules, times=1),
+        RuleOrder(("push", "email", "sms"), rules),
+        RuleOrder(("in_app", "push", "email"), rules),
+        Uniform(rules),
+    ]
+    if bench.log is not None:
+        engagement = Engagement(bench.log.steps, bench.log.outcomes)
+        found.append(MostEngaged(engagement, rules, is_best_hour=True))
+        found.append(MostEngaged(engagement, rules, is_best_hour=False))
+    found.append(ServiceCore(rules, bundle))
+    if bundle is not None:
+        found.append(ServiceCore(rules, bundle, max_steps=1))
+    if with_told:
+        told = replace(world.truth, people=told_population(bench.people))
+        found.append(Oracle(world, truth=told, name="best cascade of 3 by told traits alone"))
+    return [*found, Oracle(world, max_steps=1), Oracle(world, max_steps=2), Oracle(world, max_steps=3)]
+
+
+def money_table(
+    seed: int,
+    log_decisions: int = 20_000,
+    online_decisions: int = 12_000,
+    scenario: ScenarioName = "stationary",
+    customers: int = CUSTOMERS,
+    extra: Callable[[Bench], Sequence[Policy]] | None = None,
+    *,
+    with_told: bool = True,
+) -> list[Row]:
+    """Run all policies on one world and return a row for each, the oracle's last; `extra` makes policies of the caller's own."""
+    bench = make_bench(seed, log_decisions, online_decisions, scenario, customers)
+    with tempfile.TemporaryDirectory() as folder:
+        policies = [
+            *(extra(bench) if extra else ()),
+            *baselines(bench, train_bundle(bench, seed, Path(folder)), with_told=with_told),
+        ]
+    rows = [_row(bench.world, policy) for policy in policies]
+    return [replace(row, share=row.net / rows[-1].net) for row in rows]
+
+
+def _row(world: World, policy: Policy) -> Row:
+    began = process_time()
+    result = world.run(policy)
+    return Row(
+        policy=policy.name,
+        share=1.0,
+        net=result.expected.net,
+        realised_net=result.realised.net,
+        spend=result.expected.spend,
+        caused_orders=result.expected.caused_orders,
+        unsubscribes=result.expected.unsubscribes,
+        sends=sum(result.sends.values()),
+        seconds=process_time() - began,
+    )
+
+
+def markdown(tables: Sequence[Sequence[Row]]) -> str:
+    """Return the tables of several seeds as one in Markdown: mean shares with their standard deviation, means of all else."""
+    lines = [
+        "| policy | share of cascade oracle, % | net value | paid spend | caused orders | unsubscribes | sends |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for rows in zip(*tables, strict=True):
+        share = np.array([100 * row.share for row in rows])
+        spread = f" ± {share.std(ddof=1):.1f}" if len(rows) > 1 else ""
+        means = [
+            float(np.mean([getattr(row, name) for row in rows]))
+            for name in ("net", "spend", "caused_orders", "unsubscribes", "sends")
+        ]
+        cells = " | ".join(f"{mean:,.0f}" for mean in means)
+        lines.append(f"| {rows[0].policy} | {share.mean():.1f}{spread} | {cells} |")
+    return "\n".join(lines)

@@ -22,7 +22,7 @@ run: $(VENV)/.serve
 
 ## test: install everything, check the contract, style and types, and pass the tests
 test: check
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 check: $(VENV)/.dev check-proto
 	$(VENV)/bin/ruff check .

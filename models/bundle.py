@@ -159,7 +159,7 @@ class Bundle:
         is_send = np.array([action.send_time is not None for action in actions], dtype=bool)
         rates = self.description.unsubscribe_rates
         unsubscribe = [rates.get(a.channel, default_unsubscribe.get(a.channel, 0.0)) for a in actions]
-        return Estimate(p_response=self.score_rows(matrix, is_send), p_unsubscribe=np.array(unsubscribe))
+        return Estimate(p_response=self._score(matrix, matrix[:1], is_send), p_unsubscribe=np.array(unsubscribe))
 
     def score_rows(self, matrix: FloatArray, is_send: NDArray[np.bool_]) -> FloatArray:
         """Return P(order) of encoded rows, shape (n,); `is_send`, shape (n,), tells which are of a send.
@@ -168,11 +168,15 @@ class Bundle:
         ------
         BoosterError: LightGBM refused the rows.
         """
+        return self._score(matrix, matrix, is_send)
+
+    def _score(self, matrix: FloatArray, contexts: FloatArray, is_send: NDArray[np.bool_]) -> FloatArray:
+        """Score rows; `contexts` are the rows for the organic stage, one where all rows are of one context."""
         funnel = self.description.funnel
         if funnel is None:
             return self.calibrate(self._booster.raw_scores(matrix))
-        raw = {stage: self._stages[stage].raw_scores(matrix) for stage in STAGES}
-        return combine(funnel, raw["engage"], raw["engaged_order"], raw["organic"], is_send)
+        engage, order = (self._stages[stage].raw_scores(matrix) for stage in ("engage", "engaged_order"))
+        return combine(funnel, engage, order, self._stages["organic"].raw_scores(contexts), is_send)
 
     def calibrate(self, raw: FloatArray) -> FloatArray:
         """Turn raw scores of the one model into probabilities."""
@@ -184,7 +188,7 @@ class Bundle:
 def combine(
     funnel: Funnel, engage: FloatArray, engaged_order: FloatArray, organic: FloatArray, is_send: NDArray[np.bool_]
 ) -> FloatArray:
-    """Return P(order) from the raw scores of the stages, all of shape (n,)."""
+    """Return P(order) from the raw scores of the stages, of shape (n,) or, for one context, (1,)."""
     base = funnel.organic.apply(organic)
     gain = np.maximum(funnel.engaged_order.apply(engaged_order) - base, 0.0)
     effect = funnel.scale * funnel.engage.apply(engage) * gain

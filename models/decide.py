@@ -165,9 +165,7 @@ def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeVal
     """Return the sends of the cascade that starts with this one."""
     if cascades is None:
         return sends_by_order(table, first, rules.cascade.order)
-    index = table.actions.index(first)
-    later = [int(i) for i in (cascades.second[index], cascades.third[index]) if i >= 0]
-    return (first, *(table.actions[i] for i in later))
+    return (first, *(table.actions[i] for i in cascades.following(table.actions.index(first))))
 
 
 def _nothing_eligible(context: Context, rules: Rules, suppressed: tuple[Suppressed, ...], version: str) -> Choice:

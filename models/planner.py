@@ -29,17 +29,48 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CascadeValues:
-    """Value in micros of each action with the best that may follow, and which actions those are; shape (n,), -1 for none."""
+    """Value in micros of each action with the best that may follow, shape (n,). The rest is of the m sends in order of time."""
 
     value_micros: FloatArray
-    second: IntArray
-    third: IntArray
+    _places: IntArray
+    """Which action each send is, shape (m,)."""
+    _channel: IntArray
+    _next: IntArray
+    """Place of the first send that the wait leaves time for, m where there is none; shape (m,)."""
+    _second: FloatArray
+    """Worth of each send as second step after a first through each channel, with its best third; shape (m, channels)."""
+    _third: FloatArray
+    """Worth of each send as third step, shape (m,)."""
+
+    def following(self, index: int) -> tuple[int, ...]:
+        """Return the actions that best follow the action of that index, in order; none where it is best left alone."""
+        first = np.flatnonzero(self._places == index)
+        if not len(first):
+            return ()
+        channel = self._channel[first[0]]
+        second = _best_after(self._second[:, channel], self._next[first[0]])
+        if second is None:
+            return ()
+        is_free = (self._channel != channel) & (self._channel != self._channel[second])
+        third = _best_after(np.where(is_free, self._third, _NEVER), self._next[second])
+        return tuple(int(self._places[place]) for place in (second, third) if place is not None)
+
+
+def _best_after(worth: FloatArray, begin: int) -> int | None:
+    """Return the place of the greatest positive worth from `begin` on."""
+    if begin >= len(worth):
+        return None
+    best = begin + int(worth[begin:].argmax())
+    return best if worth[best] > 0 else None
 
 
 def value_cascades(
     table: ActionTable, waits: Mapping[str, timedelta], steps_left: int, kept: float, *, is_strict: bool
 ) -> CascadeValues:
     """Value every action of a table as the first of a cascade of at most `steps_left` steps.
+
+    Sends are taken in order of time, so that what may follow a send is a tail of them, and the best of a tail is a running maximum
+    from the end, one for each channel. All arrays have at most m x channels entries.
 
     Parameters
     ----------
@@ -49,37 +80,34 @@ def value_cascades(
     kept : in [0, 1], see the module.
     is_strict : whether paid channels wait for free ones.
     """
-    n = len(table)
-    names = list(dict.fromkeys(action.channel for action in table.actions if action.send_time is not None))
-    place = {name: index for index, name in enumerate(names)}
-    channel = np.array([place.get(a.channel, -1) for a in table.actions])
-    is_send = channel >= 0
-    start = np.array([0.0 if a.send_time is None else (a.send_time - _EPOCH).total_seconds() for a in table.actions])
-    ready = start + np.array(
-        [waits[a.channel].total_seconds() if a.send_time is not None else 0 for a in table.actions]
+    seconds = np.array(
+        [np.inf if a.send_time is None else (a.send_time - _EPOCH).total_seconds() for a in table.actions]
     )
-    free = len({c for c, paid in zip(channel, table.is_paid, strict=True) if c >= 0 and not paid})
-    follows = is_send[:, None] & is_send[None, :] & (channel[:, None] != channel[None, :])
-    follows &= start[None, :] >= ready[:, None]
-    net = [_net(table, kept**depth, closed=is_strict and free > depth) for depth in range(LOOK_AHEAD)]
-    second, third = np.full(n, -1, dtype=np.intp), np.full(n, -1, dtype=np.intp)
+    places = np.argsort(seconds, kind="stable")[: int(np.isfinite(seconds).sum())]
+    sends = [table.actions[place] for place in places]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(send.channel for send in sends))}
+    channel = np.array([numbers[send.channel] for send in sends], dtype=np.intp)
+    start = seconds[places]
+    ready = start + np.array([waits[send.channel].total_seconds() for send in sends])
+    following = np.searchsorted(start, ready, side="left")
+    free = len({c for c, paid in zip(channel, table.is_paid[places], strict=True) if not paid})
+    second, third = (
+        _net(table, kept**depth, closed=is_strict and free > depth)[places]
+        if steps_left > depth
+        else np.full(len(sends), _NEVER)
+        for depth in (1, 2)
+    )
+    stays = 1 - table.p_response[places]
+    is_of = channel[:, None] == np.arange(len(numbers))
+    after = _best_of_tails(np.where(is_of, third[:, None], _NEVER))[following]
+    after = np.where(is_of, _NEVER, after)
+    worth = np.where(is_of, _NEVER, second[:, None] + stays[:, None] * _best_without(after))
+    gain = _best_of_tails(worth)[following, channel]
     value = table.net_micros.copy()
-    if steps_left < 2 or not follows.any():
-        return CascadeValues(value_micros=value, second=second, third=third)
-    later = np.broadcast_to(net[1], (n, n))
-    last_of = np.full((n, n), -1, dtype=np.intp)
-    if steps_left >= LOOK_AHEAD:
-        gain, last_of = _last_steps(follows, net[2], channel, len(names))
-        later = net[1] + (1 - table.p_response) * gain
-    worth = np.where(follows, later, _NEVER)
-    best = worth.argmax(axis=1)
-    rows = np.arange(n)
-    following = np.maximum(worth[rows, best], 0.0)
-    goes_on = following > 0
-    value += (1 - table.p_response) * following
-    second[goes_on] = best[goes_on]
-    third[goes_on] = last_of[rows, best][goes_on]
-    return CascadeValues(value_micros=value, second=second, third=third)
+    value[places] += stays * np.maximum(gain, 0.0)
+    return CascadeValues(
+        value_micros=value, _places=places, _channel=channel, _next=following, _second=worth, _third=third
+    )
 
 
 def _net(table: ActionTable, kept: float, *, closed: bool) -> FloatArray:
@@ -88,34 +116,25 @@ def _net(table: ActionTable, kept: float, *, closed: bool) -> FloatArray:
     return np.where(table.is_paid, _NEVER, net) if closed else net
 
 
-def _last_steps(
-    follows: NDArray[np.bool_], net: FloatArray, channel: IntArray, channels: int
-) -> tuple[FloatArray, IntArray]:
-    """Return, for first step i and second step k, what the best third step adds and which it is; shape (n, n).
+def _best_of_tails(worth: FloatArray) -> FloatArray:
+    """Return, for each row and the end, the greatest of each column from there on; shape (m + 1, columns)."""
+    ended = np.vstack([worth, np.full((1, worth.shape[1]), _NEVER)])
+    best: FloatArray = np.maximum.accumulate(ended[::-1], axis=0)[::-1]
+    return best
 
-    The third step uses neither channel. So for each k the best step of the best channel after it, and that of the best other channel,
-    are all that is needed.
-    """
-    n = len(net)
-    after = np.where(follows, net[None, :], _NEVER)
-    by_channel = np.full((n, channels), _NEVER)
-    which = np.zeros((n, channels), dtype=np.intp)
-    for c in range(channels):
-        members = np.flatnonzero(channel == c)
-        inner = after[:, members].argmax(axis=1)
-        which[:, c] = members[inner]
-        by_channel[:, c] = after[np.arange(n), which[:, c]]
-    order = np.argsort(-by_channel, axis=1, kind="stable")
-    rows = np.arange(n)
-    best = order[:, 0]
-    other = order[:, 1] if channels > 1 else best
-    is_taken = channel[:, None] == best[None, :]
-    chosen = np.where(is_taken, other[None, :], best[None, :])
-    gain = by_channel[rows[None, :], chosen]
-    if channels == 1:
-        gain = np.where(is_taken, _NEVER, gain)
-    last = np.where(gain > 0, which[rows[None, :], chosen], -1)
-    return np.maximum(gain, 0.0), last
+
+def _best_without(worth: FloatArray) -> FloatArray:
+    """Return, for each row and column, the greatest of the row's other columns where it is positive, else 0."""
+    rows = np.arange(len(worth))
+    if worth.shape[1] < 2:
+        return np.zeros_like(worth)
+    best = worth.argmax(axis=1)
+    others = worth.copy()
+    others[rows, best] = _NEVER
+    found = np.repeat(worth[rows, best][:, None], worth.shape[1], axis=1)
+    found[rows, best] = others.max(axis=1)
+    positive: FloatArray = np.maximum(found, 0.0)
+    return positive
 
 
 def value_cascades_plainly(

@@ -75,8 +75,7 @@ def test_planned_steps_earn_what_is_said(
     found = value_cascades(actions, WAITS, 3, kept, is_strict=is_strict)
 
     for first in range(1, len(actions)):
-        chain = [first, int(found.second[first]), int(found.third[first])]
-        chain = chain[: chain.index(-1)] if -1 in chain else chain
+        chain = [first, *found.following(first)]
         value, reached = 0.0, 1.0
         for depth, index in enumerate(chain):
             value += reached * (kept**depth * actions.incremental_micros[index] - actions.price_micros[index])
@@ -124,7 +123,7 @@ def test_free_channel_goes_first_where_the_paid_one_can_wait() -> None:
     found = value_cascades(actions, WAITS, 3, 0.8, is_strict=False)
 
     assert found.value_micros.argmax() == 1
-    assert (found.second[1], found.third[1]) == (3, -1)
+    assert found.following(1) == (3,)
     assert found.value_micros[1] == pytest.approx((50 + 0.9 * (0.8 * 60 - 5.3)) * RUBLE)
 
 
@@ -132,8 +131,8 @@ def test_paid_step_that_does_not_pay_any_more_is_left_out() -> None:
     """What being ignored says about the interest can make a paid step not worth its price."""
     actions = table([("push", 0, 0.1, 50, 0), ("sms", 6, 0.1, 6, 5.3)])
 
-    assert value_cascades(actions, WAITS, 3, 1.0, is_strict=False).second[1] == 2
-    assert value_cascades(actions, WAITS, 3, 0.8, is_strict=False).second[1] == -1
+    assert value_cascades(actions, WAITS, 3, 1.0, is_strict=False).following(1) == (2,)
+    assert value_cascades(actions, WAITS, 3, 0.8, is_strict=False).following(1) == ()
 
 
 def test_strictly_free_first_opens_paid_steps_when_free_ones_are_used_up() -> None:
@@ -143,14 +142,14 @@ def test_strictly_free_first_opens_paid_steps_when_free_ones_are_used_up() -> No
     strict = value_cascades(actions, WAITS, 3, 1.0, is_strict=True)
     free = value_cascades(actions, WAITS, 3, 1.0, is_strict=False)
 
-    assert (strict.second[1], strict.third[1]) == (2, 4)
-    assert free.second[1] == 3
+    assert strict.following(1) == (2, 4)
+    assert free.following(1)[0] == 3
 
 
 def test_dear_budget_counts_in_later_steps() -> None:
     """The shadow price of the budget weighs on paid steps of the plan as on single sends."""
     rows = [("push", 0, 0.0, 10.0, 0.0), ("sms", 6, 0.0, 20.0, 5.3)]
 
-    assert value_cascades(table(rows), WAITS, 2, 0.8, is_strict=False).second[1] == 2
+    assert value_cascades(table(rows), WAITS, 2, 0.8, is_strict=False).following(1) == (2,)
     assert replace(table(rows, 3.0)).shadow_price == 3.0
-    assert value_cascades(table(rows, 3.0), WAITS, 2, 0.8, is_strict=False).second[1] == -1
+    assert value_cascades(table(rows, 3.0), WAITS, 2, 0.8, is_strict=False).following(1) == ()

@@ -9,16 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
-from models.context import ChannelOption, Content, Context, CustomerState, FeatureValue, Message
+from models.context import ChannelOption, Content, Context, CustomerState, Message
 from models.decide import make_seed
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
 from models.sms import measure_length
 from service.store.rows import new_decision_id
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key
+from training.logs.parquet import known_features, read_table
 
 START = datetime(2008, 3, 20, 12, tzinfo=UTC)
 FEATURES = ("recency", "history_segment", "history", "mens", "womens", "zip_code", "newbie", "channel")
@@ -40,15 +38,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     LogUnusable: the file is missing or is not what it should be.
     """
     path = folder / _FILE
-    if not path.is_file():
-        raise LogUnusable(f"there is no {path}; name the folder of the Hillstrom log with --data")
-    try:
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise LogUnusable(f"{path} is not a Parquet file that can be read: {error}") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise LogUnusable(f"{path} is not the file of the Hillstrom log: it lacks the columns {', '.join(missing)}")
+    table = read_table(path, "Hillstrom", _COLUMNS)
     rows = list(table.to_pylist())
     unknown = sorted({str(row["segment"]) for row in rows} - set(CHANNELS))
     if unknown or not rows:
@@ -87,7 +77,7 @@ def _logged(row: dict[str, Any], person: str) -> LoggedDecision:
             ChannelOption(channel=c, is_reachable=True, has_consent=True) for c in CHANNELS.values() if c != NO_SEND
         ),
         seed=make_seed(request_id, 1),
-        features=_features(row),
+        features=known_features({name: row[name] for name in FEATURES}),
     )
     return LoggedDecision(
         request_id=request_id,
@@ -98,17 +88,6 @@ def _logged(row: dict[str, Any], person: str) -> LoggedDecision:
         policy="hillstrom_log",
         outcomes=_outcomes(row),
     )
-
-
-def _features(row: dict[str, Any]) -> dict[str, FeatureValue]:
-    found: dict[str, FeatureValue] = {}
-    for name in FEATURES:
-        value = row[name]
-        if isinstance(value, str):
-            found[name] = value
-        elif value is not None and np.isfinite(value):
-            found[name] = float(value)
-    return found
 
 
 def _outcomes(row: dict[str, Any]) -> tuple[LoggedOutcome, ...]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.context import (
@@ -34,6 +33,7 @@ from models.rules import Rules
 from models.sms import measure_length
 from service.store.rows import new_decision_id
 from training.journal import LoggedDecision, LoggedOutcome, contact_of, customer_hash, customer_key
+from training.logs.parquet import known_features, read_table
 
 FloatArray = NDArray[np.float64]
 START = datetime(2018, 1, 1, 12, tzinfo=UTC)
@@ -110,15 +110,7 @@ def read_waves(folder: Path, hours: Sequence[int] = WAVES) -> list[Wave]:
 
 
 def _read(path: Path, columns: Sequence[str]) -> dict[str, Any]:
-    if not path.is_file():
-        raise LogUnusable(f"there is no {path}; name the folder of the Starbucks log with --data")
-    try:
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise LogUnusable(f"{path} is not a Parquet file that can be read: {error}") from error
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise LogUnusable(f"{path} is not the file of the Starbucks log: it lacks the columns {', '.join(missing)}")
+    table = read_table(path, "Starbucks", columns)
     return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
@@ -154,7 +146,7 @@ def _wave(decisions: dict[str, Any], orders: dict[int, list[int]], hour: int) ->
         orders=column["txns_72h"].astype(np.int64),
         spend=column["spend_72h"].astype(np.float64),
         first_order_hours=np.array(first),
-        features=tuple(_features(column, i) for i in range(len(rows))),
+        features=tuple(known_features({name: column[name][i] for name in FEATURES}) for i in range(len(rows))),
     )
 
 
@@ -162,17 +154,6 @@ def _first_within(hours: list[int], start: int) -> float:
     """Return hours from a wave to the first order in its window; one of the wave's own hour counts as half an hour later."""
     within = [h - start for h in hours if start <= h < start + WINDOW.total_seconds() / 3600]
     return max(within[0], 0.5) if within else float("nan")
-
-
-def _features(column: dict[str, Any], row: int) -> dict[str, FeatureValue]:
-    found: dict[str, FeatureValue] = {}
-    for name in FEATURES:
-        value = column[name][row]
-        if isinstance(value, str):
-            found[name] = value
-        elif value is not None and not np.isnan(value):
-            found[name] = float(value)
-    return found
 
 
 def logged_decisions(waves: Sequence[Wave], key: bytes, progress: Callable[[int], object]) -> Iterator[LoggedDecision]:

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -56,23 +56,34 @@ class MlflowRegistry:
 
     @contextmanager
     def _run(self, run_name: str) -> Iterator[str]:
-        """Open a run, and close it as failed where the block raises."""
-        experiment = self._client.get_experiment_by_name(self._experiment)
-        experiment_id = experiment.experiment_id if experiment else self._new_experiment()
-        run = self._client.create_run(experiment_id, run_name=run_name)
+        """Open a run, and close it as failed where the block raises; what MLflow refuses is raised as LogUnusable."""
         try:
-            yield run.info.run_id
-        except BaseException:
-            self._client.set_terminated(run.info.run_id, status="FAILED")
-            raise
-        self._client.set_terminated(run.info.run_id)
+            experiment = self._client.get_experiment_by_name(self._experiment)
+            experiment_id = experiment.experiment_id if experiment else self._new_experiment()
+            run_id = self._client.create_run(experiment_id, run_name=run_name).info.run_id
+            try:
+                yield run_id
+            except BaseException:
+                with suppress(MlflowException):  # the block's own error is the one to be told
+                    self._client.set_terminated(run_id, status="FAILED")
+                raise
+            self._client.set_terminated(run_id)
+        except MlflowException as error:
+            raise LogUnusable(
+                f"the tracking store {self._uri} does not take the run: {error.message}; try again, or mend --mlflow"
+            ) from error
 
     def _new_experiment(self) -> str:
         location = None if self._artifacts is None else self._artifacts.resolve().as_uri()
         return self._client.create_experiment(self._experiment, artifact_location=location)
 
     def keep(self, fitted: Fitted, data: Dataset, hyper: Hyperparameters, window: timedelta, name: str) -> Registered:
-        """Log a fit as a run with its bundle, and register that as a new version of `name`."""
+        """Log a fit as a run with its bundle, and register that as a new version of `name`.
+
+        Raises
+        ------
+        LogUnusable: MLflow refuses it or does not answer.
+        """
         with self._run(f"train {name}") as run_id, tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             version = write_bundle(

@@ -694,3 +694,14 @@ def test_watcher_swaps_by_itself(tmp_path: Path, fitted: Fitted, newer: Fitted) 
 
     assert serving(holder) != first
     assert holder.error == ""
+
+
+def test_tracking_server_that_is_away_is_said(fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where MLflow cannot be reached, keeping a fit says so and what to do; it is no traceback."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+        with pytest.raises(LogUnusable, match=r"does not take the run: .*mend --mlflow"):
+            MlflowRegistry(uri, "away").keep(fitted, world(400), Hyperparameters(), WINDOW, "shop")

@@ -12,7 +12,7 @@ from models.booster import BoosterError
 from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
-from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible
+from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.features import Action
 from models.planner import CascadeValues, value_cascades
 from models.policies import GreedyFloor, Policy, RuleCascade, draw
@@ -157,7 +157,7 @@ def best_cascades(context: Context, rules: Rules, table: ActionTable) -> Cascade
     """Return what each action of a table is worth with the best that may follow it, under these rules."""
     waits = {key: channel.wait for key, channel in rules.channels.items()}
     left = max_steps(context, rules) - context.step + 1
-    is_strict = (context.constraints.free_first or rules.policy.free_first) == "strict"
+    is_strict = free_first(context, rules) == "strict"
     return value_cascades(table, waits, left, rules.cascade.interest_kept, is_strict=is_strict)
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from models import local_time
 from models.context import ChannelOption, Contact, Context, Reason
 from models.prices import send_price
-from models.rules import QuietHours, Rules
+from models.rules import FreeFirstMode, QuietHours, Rules
 
 _FINE_SLOTS = 4
 
@@ -64,7 +64,8 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
     grid = _slot_grid(context, rules)
     times: dict[object, _Times] = {}
     for option in context.options:
-        refusals = _standing_refusals(context, rules, option)
+        price = send_price(context, rules, option)
+        refusals = _standing_refusals(context, rules, option, price)
         if not refusals:
             limits = _Limits(context, rules, option.channel)
             if limits.key not in times:
@@ -72,9 +73,8 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
             slots = times[limits.key].slots
             if slots:
                 is_paid = rules.channels[option.channel].paid
-                price = send_price(context, rules, option) or 0
                 eligible.append(
-                    EligibleChannel(channel=option.channel, is_paid=is_paid, price_micros=price, slots=slots)
+                    EligibleChannel(channel=option.channel, is_paid=is_paid, price_micros=price or 0, slots=slots)
                 )
             else:
                 refusals = _time_refusals(context, option.channel, times[limits.key])
@@ -82,10 +82,15 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
     return _free_first(context, rules, eligible, suppressed)
 
 
+def free_first(context: Context, rules: Rules) -> FreeFirstMode:
+    """Return whether paid channels wait for free ones: as the request says, else as the rules do."""
+    return context.constraints.free_first or rules.policy.free_first
+
+
 def _free_first(
     context: Context, rules: Rules, eligible: list[EligibleChannel], suppressed: list[Suppressed]
 ) -> Eligibility:
-    mode = context.constraints.free_first or rules.policy.free_first
+    mode = free_first(context, rules)
     free = [c.channel for c in eligible if not c.is_paid]
     waiting = [c for c in eligible if c.is_paid] if mode == "strict" and free else []
     detail = f"free_first is strict and {', '.join(free)} is still untried"
@@ -96,8 +101,8 @@ def _free_first(
     )
 
 
-def _standing_refusals(context: Context, rules: Rules, option: ChannelOption) -> list[Suppressed]:
-    """Return what speaks against a channel whatever the time."""
+def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, price: int | None) -> list[Suppressed]:
+    """Return what speaks against a channel whatever the time; `price` is None where the price book has no line for it."""
     found: list[Suppressed] = []
     channel = rules.channels[option.channel]
     constraints = context.constraints
@@ -122,7 +127,6 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption) ->
         refuse(Reason.CONTENT_UNFIT, f"{content.size.characters} characters, it carries {channel.max_characters}")
     if content.has_image and not channel.images:
         refuse(Reason.CONTENT_UNFIT, "the message needs a picture, which it cannot show")
-    price = send_price(context, rules, option)
     if price is None:
         country, day = context.customer.country, context.decide_time.date()
         refuse(Reason.NO_PRICE, f"the price book has no {context.message.category} price for {country} on {day}")

@@ -36,6 +36,7 @@ from service.registry import Registry
 from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, ReportedOutcome
 from service.store.rows import new_decision_id
 from service.store.store import Store
+from tests.service.served import MovedClock
 from training.dataset import Dataset
 from training.fit import Fitted
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key, write_log
@@ -88,20 +89,6 @@ horizon_hours = 12
 slot_hours = 4
 """
 RULES = parse_rules(RULES_TOML)
-
-
-class MovedClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, moment: datetime = NOW) -> None:
-        self.moment = moment
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def move(self, by: timedelta) -> datetime:
-        self.moment += by
-        return self.moment
 
 
 def person_of(customer: str) -> str:

@@ -15,6 +15,7 @@ from models.decide import Decision
 from models.features import BUILT_IN, Action, Encoder, feature_values
 from models.record import context_from_json, features_from_json, to_micros
 from service.store.store import Store
+from tests.service.served import MovedClock
 from tests.training.examples import (
     DAY,
     HOUR,
@@ -23,7 +24,6 @@ from tests.training.examples import (
     RULES,
     WINDOW,
     InProcess,
-    MovedClock,
     ask,
     happened,
     in_process,

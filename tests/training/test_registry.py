@@ -20,7 +20,8 @@ from models.bundle import MANIFEST, RESPONSE, load_bundle
 from models.errors import BundleCorrupt, BundleError, BundleMissing, LogUnusable
 from service.bundles import BundleHolder
 from service.registry import RegisteredVersion, Registry
-from tests.training.examples import NOW, WINDOW, MovedClock, world, write_fitted
+from tests.service.served import MovedClock
+from tests.training.examples import NOW, WINDOW, world, write_fitted
 from training.dataset import Dataset
 from training.fit import Fitted, fit
 from training.grow import Hyperparameters

@@ -12,7 +12,8 @@ from models.rules import Rules, read_rules
 from service.example import example_request
 from service.rpc.parse import parse_choose
 from service.settings import DEFAULT_RULES
-from tests.training.examples import MovedClock, in_process
+from tests.service.served import MovedClock
+from tests.training.examples import in_process
 from training.starter import has_bundle
 
 _SMALL = """

@@ -29,7 +29,6 @@ from models.context import (
 from models.decide import make_seed
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
-from models.rules import Rules
 from models.sms import measure_length
 from service.store.rows import new_decision_id
 from training.journal import LoggedDecision, LoggedOutcome, contact_of, customer_hash, customer_key
@@ -231,10 +230,3 @@ def outcomes_of(wave: Wave, row: int) -> tuple[LoggedOutcome, ...]:
 def rules_path() -> Path:
     """Return the rules under which the log is imported and judged."""
     return Path(__file__).parent / "starbucks.toml"
-
-
-def check_channels(rules: Rules) -> None:
-    """Check that the rules know the log's channels; raises LogUnusable."""
-    missing = [channel for channel in CHANNELS if channel not in rules.channels]
-    if missing:
-        raise LogUnusable(f"the rules file lacks the channels {', '.join(missing)}; use {rules_path().name}")

@@ -1,8 +1,8 @@
 """What is known when a decision is made: values only, complete enough to make the same decision again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from models.rules import Category, FreeFirstMode
@@ -77,6 +77,16 @@ class Content:
     has_image: bool = False
 
 
+MOST_ACTIVE_HOURS = 96
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = timedelta(hours=1)
+
+
+def latest_hours(moments: Iterable[datetime]) -> tuple[int, ...]:
+    """Return the latest whole hours since 1970 in UTC that hold any of these moments, in order, each once."""
+    return tuple(sorted({(moment - _EPOCH) // _HOUR for moment in moments})[-MOST_ACTIVE_HOURS:])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contact:
     """One message that this customer has got or will get: sent between `start` and `end`."""
@@ -87,6 +97,10 @@ class Contact:
     category: Category
     start: datetime
     end: datetime
+    step: int = 1
+    seen_time: datetime | None = None
+    """When it was first seen, opened or clicked by a person; None: not yet, or nobody tells."""
+    click_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +115,8 @@ class CustomerState:
     """By start."""
     order_times: tuple[datetime, ...] = ()
     """By time."""
+    active_hours: tuple[int, ...] = ()
+    """Whole hours since 1970 in UTC in which they visited, looked at a message or ordered: the latest, in order, each once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,29 @@ def _contacts(context: Context, days: float, channel: str | None = None) -> floa
     )
 
 
+def _seen(context: Context, channel: str | None = None) -> float:
+    begin = context.decide_time - 60 * _DAY
+    contacts = context.customer.contacts
+    return float(
+        sum(1 for c in contacts if c.seen_time and c.start > begin and (channel is None or c.channel == channel))
+    )
+
+
+def _clicks(context: Context) -> float:
+    begin = context.decide_time - 60 * _DAY
+    return float(sum(1 for c in context.customer.contacts if c.click_time and c.start > begin))
+
+
+def _active_hours(context: Context, days: float) -> float:
+    now = context.decide_time.timestamp() / 3600
+    return float(sum(1 for hour in context.customer.active_hours if now - 24 * days < hour))
+
+
+def _hours_since_active(context: Context) -> float | None:
+    hours = context.customer.active_hours
+    return context.decide_time.timestamp() / 3600 - hours[-1] if hours else None
+
+
 def _local(context: Context, moment: datetime) -> datetime:
     return moment.astimezone(zone(context.customer.time_zone))
 
@@ -97,6 +120,12 @@ FEATURES: tuple[Feature, ...] = (
         of_channel=lambda c, channel: _hours_since(
             c.decide_time, (x.start for x in c.customer.contacts if x.channel == channel)
         ),
+    ),
+    Feature(
+        name="channel_seen_60d",
+        kind="number",
+        meaning="contacts of the last 60 days through the action's channel that were seen",
+        of_channel=_seen,
     ),
     Feature(name="message_kind", kind="category", meaning="kind of message", of_context=lambda c: c.message.kind),
     Feature(name="category", kind="category", meaning="legal category", of_context=lambda c: c.message.category),
@@ -152,6 +181,25 @@ FEATURES: tuple[Feature, ...] = (
         kind="number",
         meaning="hours since the last order",
         of_context=lambda c: _hours_since(c.decide_time, c.customer.order_times),
+    ),
+    Feature(name="seen_60d", kind="number", meaning="contacts of the last 60 days that were seen", of_context=_seen),
+    Feature(
+        name="clicks_60d",
+        kind="number",
+        meaning="contacts of the last 60 days that were clicked",
+        of_context=_clicks,
+    ),
+    Feature(
+        name="active_hours_14d",
+        kind="number",
+        meaning="hours with any activity in the last 14 days",
+        of_context=lambda c: _active_hours(c, 14),
+    ),
+    Feature(
+        name="hours_since_active",
+        kind="number",
+        meaning="hours since the last activity",
+        of_context=_hours_since_active,
     ),
     Feature(name="step", kind="number", meaning="step of the cascade, from 1", of_context=lambda c: float(c.step)),
 )

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models.context import Contact, CustomerState
+from models.context import Contact, CustomerState, latest_hours
 from models.errors import NotFound
 from models.record import from_micros, to_micros
 from models.rules import Rules
@@ -19,6 +19,8 @@ from service.store.store import Reader, Store, Unit
 _CONTACT_MEMORY = timedelta(days=60)
 """How long features look back; caps look back as far as their windows reach."""
 _ORDER_MEMORY = timedelta(days=365)
+_ACTIVITY_MEMORY = timedelta(days=180)
+_MOST_ACTIVITY = 400
 _STRIPES = 4096
 
 
@@ -132,6 +134,8 @@ class Customers:
         def question(reader: Reader) -> CustomerState:
             contacts = reader.list_contacts(key, to_micros(now - self._contact_memory))
             orders = reader.list_purchases(key, to_micros(now - _ORDER_MEMORY))
+            done = reader.list_activity(key, to_micros(now - _ACTIVITY_MEMORY), to_micros(now), _MOST_ACTIVITY)
+            seen, clicked = _first_times(done, ("seen", "opened", "clicked")), _first_times(done, ("clicked",))
             return CustomerState(
                 key=key,
                 time_zone=(person and person.time_zone) or profile.time_zone or self._rules.time_zone,
@@ -145,10 +149,14 @@ class Customers:
                         category=row.category,  # type: ignore[arg-type]  # written from a Category
                         start=from_micros(row.start_time),
                         end=from_micros(row.end_time),
+                        step=row.step,
+                        seen_time=seen.get((row.decision_id, row.step)),
+                        click_time=clicked.get((row.decision_id, row.step)),
                     )
                     for row in contacts
                 ),
                 order_times=tuple(map(from_micros, orders)),
+                active_hours=latest_hours(from_micros(moment) for _, moment, _, _ in done),
             )
 
         return self._store.read(question)
@@ -172,6 +180,11 @@ def _contact_memory(rules: Rules) -> timedelta:
     windows = [cap.window for cap in (*rules.caps, rules.topic_cap) if cap is not None]
     slip = max(channel.slip for channel in rules.channels.values())
     return max([_CONTACT_MEMORY, *(window + slip for window in windows)])
+
+
+def _first_times(done: Sequence[tuple[str, int, str, int]], types: Sequence[str]) -> dict[tuple[str, int], datetime]:
+    """Return when each send, by decision and step, was first followed by one of these types; `done` begins with the newest."""
+    return {(decision, step): from_micros(moment) for kind, moment, decision, step in done if kind in types}
 
 
 def _first_key(hashes: Sequence[bytes]) -> str:

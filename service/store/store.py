@@ -23,6 +23,8 @@ from service.store.writer import GroupWriter
 T = TypeVar("T")
 _DIALECT = sqlite.dialect(paramstyle="named")
 _PURCHASES = ("order", "store_purchase")
+_ENGAGED = ("seen", "opened", "clicked")
+_ACTIVE = ("visit", *_ENGAGED, *_PURCHASES)
 
 
 def _sql(clause: ClauseElement) -> str:
@@ -144,6 +146,19 @@ _SQL = {
         )
         .order_by(_o.occur_time)
     ),
+    "list_activity": _sql(
+        select(_o.type, _o.occur_time, _o.decision_id, _o.step)
+        .where(
+            _o.customer_key == bindparam("customer_key"),
+            _o.occur_time > bindparam("after"),
+            _o.occur_time <= bindparam("until"),
+            _o.type.in_([literal_column(f"'{kind}'") for kind in _ACTIVE]),
+            ~_o.machine_generated,
+        )
+        .order_by(_o.occur_time.desc())
+        .limit(bindparam("most"))
+        .offset(literal_column("0"))
+    ),
     "list_contacts": _sql(
         _select(schema.contacts, ContactRow)
         .where(
@@ -226,6 +241,10 @@ class Reader:
     def list_purchases(self, customer_key: str, after: int) -> list[int]:
         """Return the times of a customer's orders and purchases after a time, in order."""
         return [row[0] for row in self._rows("list_purchases", customer_key=customer_key, after=after)]
+
+    def list_activity(self, customer_key: str, after: int, until: int, most: int) -> list[tuple[str, int, str, int]]:
+        """Return (type, time, decision, step) of the latest things that a customer did within (after, until], the newest first."""
+        return self._rows("list_activity", customer_key=customer_key, after=after, until=until, most=most)
 
     def list_contacts(self, customer_key: str, after: int) -> list[ContactRow]:
         """Return a customer's contacts that count and start after a time, in order."""

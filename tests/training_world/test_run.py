@@ -5,11 +5,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from models.context import Context
+from models.context import MOST_ACTIVE_HOURS, Context, latest_hours
 from models.features import Action
 from tests.training_world.worlds import small_world
-from training.world.clock import HOUR, to_time
-from training.world.log import log_customers, logged_decisions, visits
+from training.world.clock import EPOCH_HOURS, HOUR, to_hour, to_time
+from training.world.log import log_customers, logged_decisions
 from training.world.people import CHANNELS, EMAIL, VIBER
 from training.world.policies import NoSend, Oracle, RepeatedSms, RuleOrder, Uniform
 from training.world.protocol import Outcome, Policy, Reply, Result
@@ -76,11 +76,11 @@ def test_equal_sends_have_equal_ends(world: World) -> None:
 
 
 def test_outcomes_come_in_order_and_within_three_days(world: World) -> None:
-    """Outcomes are told in order of time, none before its send, and all within 73 hours of the message's arrival."""
+    """Outcomes are told in the order of the hours in which they are known, none before its send, all within 73 hours of arrival."""
     result = world.run(Uniform(world.rules, steps=3))
 
-    times = [o.occur_time for o in result.outcomes]
-    assert times == sorted(times)
+    known = [to_hour(o.occur_time) for o in result.outcomes]
+    assert known == sorted(known)
     for outcome in result.outcomes:
         arrive = to_time(int(world.messages.arrive[world.index_of(outcome.decision_id)]))
         assert timedelta(0) <= outcome.occur_time - arrive <= 73 * HOUR
@@ -221,18 +221,41 @@ def test_deferred_steps_are_asked_for_again(world: World) -> None:
 
 
 def test_the_log_holds_every_decision_with_its_outcomes(world: World) -> None:
-    """A run becomes logged decisions: one for each step, keyed as the service keys customers, with visits on demand."""
+    """A run becomes logged decisions: one for each step, keyed as the service keys customers."""
     result = world.run(Uniform(world.rules))
 
-    logged = list(logged_decisions(world, result, with_visits=True))
+    logged = list(logged_decisions(world, result))
 
     assert len(logged) == len(result.steps)
     assert len(log_customers(world.people)) == len(world.people)
-    told = sum(o.type != "visit" for decision in logged for o in decision.outcomes)
-    assert told == len(result.outcomes)
-    counts = [len(visits(world, int(world.messages.person[i]), i)) for i in range(len(world.messages))]
-    mean = float(np.mean(world.people.activity[world.messages.person])) * 3
-    assert abs(np.mean(counts) - mean) < 4.5 * np.std(counts) / np.sqrt(len(counts)) + 0.1 * mean
+    assert sum(len(decision.outcomes) for decision in logged) == len(result.outcomes)
+
+
+def test_visits_come_at_each_customers_own_rate(world: World) -> None:
+    """Hours with a visit in four weeks are as many as activity and rhythm make likely, in order, and known only once they are over."""
+    people = world.people
+    counts = np.array([len(world.visits.of(person, 0)) for person in range(len(people))])
+    rate = (people.activity / 24)[:, None] * people.rhythm
+    mean = np.minimum(4 * (1 - np.exp(-rate)).sum(axis=1), MOST_ACTIVE_HOURS)
+
+    assert abs(counts.sum() - mean.sum()) < 5 * np.sqrt(mean.sum())
+    assert all(world.visits.of(p, 0) == sorted(set(world.visits.of(p, 0))) for p in range(len(people)))
+    assert max(world.visits.of(0, 5)) < EPOCH_HOURS + 5
+
+
+def test_a_context_tells_when_a_message_was_seen_and_the_customer_active(world: World) -> None:
+    """Contacts carry when they were seen and clicked, before the decision; active hours hold those moments."""
+    result = world.run(Uniform(world.rules))
+    seen = {(o.decision_id, o.step): o.occur_time for o in result.outcomes if o.type == "seen"}
+
+    told = [(step.context, c) for step in result.steps for c in step.context.customer.contacts if c.seen_time]
+
+    assert len(told) > 20
+    assert any(contact.click_time for _, contact in told)
+    for context, contact in told:
+        assert contact.seen_time == seen[contact.decision_id, 1]
+        assert contact.seen_time < context.decide_time
+        assert latest_hours([contact.seen_time])[0] in context.customer.active_hours
 
 
 def test_a_stationary_scenario_never_changes() -> None:

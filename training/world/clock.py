@@ -10,6 +10,9 @@ START = datetime(2026, 9, 7, tzinfo=UTC)
 WEEK = 168
 """Hours of a week; an hour of the week counts from Monday 00:00 of the local clock."""
 HOUR = timedelta(hours=1)
+HALF_HOUR = HOUR / 2
+EPOCH_HOURS = int(START.timestamp()) // 3600
+"""Hours from 1970 to START."""
 
 
 def to_hour(moment: datetime) -> int:

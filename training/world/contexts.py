@@ -22,6 +22,7 @@ def make_context(
     hour: int,
     contacts: Iterable[Contact],
     orders: Iterable[datetime],
+    active_hours: tuple[int, ...],
     withdrawn: Set[tuple[int, int]],
     tried: tuple[str, ...],
 ) -> Context:
@@ -38,6 +39,7 @@ def make_context(
             country="RU",
             contacts=tuple(sorted(contacts, key=lambda c: c.start)),
             order_times=tuple(t for t in sorted(orders) if t <= now),
+            active_hours=active_hours,
         ),
         message=_message(people, messages, index),
         options=tuple(

@@ -94,13 +94,13 @@ def _days(decisions: int) -> int:
     return max(2, -(-decisions // DECISIONS_PER_DAY))
 
 
-def write_bench_log(bench: Bench, url: str, *, with_visits: bool = False) -> int:
+def write_bench_log(bench: Bench, url: str) -> int:
     """Append the bench's log to a decision log, and return how many decisions it has: 0 where the scenario has no log."""
     if bench.log is None or bench.log_world is None:
         return 0
     store = Store(url)
     try:
-        decisions = logged_decisions(bench.log_world, bench.log, with_visits=with_visits)
+        decisions = logged_decisions(bench.log_world, bench.log)
         return write_log(store, decisions, log_customers(bench.people))
     finally:
         store.close()

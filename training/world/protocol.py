@@ -88,6 +88,8 @@ class Start:
     contacts: dict[int, tuple[Contact, ...]] = field(default_factory=dict)
     withdrawn: frozenset[tuple[int, int]] = frozenset()
     orders: dict[int, tuple[datetime, ...]] = field(default_factory=dict)
+    reactions: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Hours since 1970 in which they looked at a message or ordered."""
 
 
 def request_name(decision_id: str, deferrals: int) -> str:

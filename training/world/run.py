@@ -10,15 +10,16 @@ A policy's gain is counted twice: as it came out, and as the exact expectation o
 
 import heapq
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.context import Contact, Context
+from models.context import MOST_ACTIVE_HOURS, Contact, Context
 from models.features import Action
 from models.prices import send_price
 from models.rules import Rules
-from training.world.clock import to_hour, to_time
+from training.world.clock import EPOCH_HOURS, HALF_HOUR, to_hour, to_time
 from training.world.contexts import make_context
 from training.world.messages import Messages
 from training.world.people import CHANNELS, Population
@@ -36,6 +37,7 @@ from training.world.truth import (
     Truth,
     tiredness,
 )
+from training.world.visits import make_visits
 
 FloatArray = NDArray[np.float64]
 MAX_STEPS = 3
@@ -80,6 +82,7 @@ class World:
         self.start = start or Start()
         self.name = f"world-{seed}-{int(messages.arrive[0]) if len(messages) else 0}"
         rng = np.random.default_rng([seed, 3, int(messages.arrive[0]) if len(messages) else 0])
+        self.visits = make_visits(people, int(messages.arrive[-1]) + messages.lifetime.max() if len(messages) else 0)
         self._chance = rng.random((len(messages), len(CHANNELS), _REPEATS, 5))
         self._intent = rng.random(len(messages))
         self._organic = rng.random((len(messages), 2))
@@ -128,6 +131,7 @@ class _Run:
         self.contacts = {person: list(found) for person, found in start.contacts.items()}
         self.withdrawn = set(start.withdrawn)
         self.orders = {person: list(found) for person, found in start.orders.items()}
+        self.reactions = {person: list(found) for person, found in start.reactions.items()}
         self.lives: dict[int, _Life] = {}
         self.queue: list[tuple[int, int, int, int, str, tuple[int, ...]]] = []
         self.count = 0
@@ -284,7 +288,8 @@ class _Run:
         life = self.lives[index]
         if life.is_over:
             return
-        self.report(index, number, "seen", hour)
+        self.engage(index, row, seen, is_click=reaction == 1)
+        self.report(index, number, "seen", hour, to_time(seen) + HALF_HOUR)
         if reaction == 0:
             life.made[row] = replace(life.made[row], seen_hour=seen)
             return
@@ -295,7 +300,7 @@ class _Run:
             self.withdrawn.add((case.person, channel))
             self.report(index, number, "unsubscribe", hour)
             return
-        self.report(index, number, "clicked", hour)
+        self.report(index, number, "clicked", hour, to_time(seen) + HALF_HOUR)
         has_organic = self.world.organic_hour(case) is not None
         if has_organic or buys:
             self.push(hour + delay, 0, "order", index, number, int(not has_organic))
@@ -313,17 +318,20 @@ class _Run:
         self.keep_order(hour, index, 0)
 
     def keep_order(self, hour: int, index: int, number: int) -> None:
-        self.orders.setdefault(self.lives[index].case.person, []).append(to_time(hour))
+        person = self.lives[index].case.person
+        self.orders.setdefault(person, []).append(to_time(hour))
+        self.reactions.setdefault(person, []).append(EPOCH_HOURS + hour)
         self.report(index, number, "order", hour)
 
-    def report(self, index: int, number: int, kind: OutcomeType, hour: int) -> None:
+    def report(self, index: int, number: int, kind: OutcomeType, hour: int, occur_time: datetime | None = None) -> None:
+        """Tell the policy of an outcome, in the hour in which a caller would know of it."""
         case = self.lives[index].case
         outcome = Outcome(
             event_id=f"{self.world.name}-{index}-{number}-{kind}",
             decision_id=self.world.decision_id(index),
             step=number,
             type=kind,
-            occur_time=to_time(hour),
+            occur_time=occur_time or to_time(hour),
             customer_id=f"customer-{case.person}",
             value_micros=round(case.margin * 1e6) if kind == "order" else None,
         )
@@ -351,9 +359,29 @@ class _Run:
             hour=hour,
             contacts=self.contacts.get(person, ()),
             orders=self.orders.get(person, ()),
+            active_hours=self.active_hours(person, hour),
             withdrawn=self.withdrawn,
             tried=tuple(dict.fromkeys(CHANNELS[past.send.channel] for past in life.made)) if life is not None else (),
         )
+
+    def active_hours(self, person: int, hour: int) -> tuple[int, ...]:
+        """Return the hours, since 1970, in which the service knows a customer to have been active."""
+        visited = self.world.visits.of(person, hour)
+        return tuple(sorted({*visited, *self.reactions.get(person, ())})[-MOST_ACTIVE_HOURS:])
+
+    def engage(self, index: int, row: int, seen: int, *, is_click: bool) -> None:
+        """Note in a contact when it was seen or clicked, and that the customer was active then."""
+        life, name = self.lives[index], self.world.decision_id(index)
+        moment = to_time(seen) + HALF_HOUR
+        start = to_time(life.made[row].send.hour)
+        person = life.case.person
+        self.contacts[person] = [
+            replace(c, seen_time=moment, click_time=moment if is_click else None)
+            if c.decision_id == name and c.start == start
+            else c
+            for c in self.contacts[person]
+        ]
+        self.reactions.setdefault(person, []).append(EPOCH_HOURS + seen)
 
     def end(self) -> Start:
         """Return where this run ended, for another to begin there."""
@@ -361,4 +389,5 @@ class _Run:
             contacts={person: tuple(found) for person, found in self.contacts.items()},
             withdrawn=frozenset(self.withdrawn),
             orders={person: tuple(found) for person, found in self.orders.items()},
+            reactions={person: tuple(found[-MOST_ACTIVE_HOURS:]) for person, found in self.reactions.items()},
         )

@@ -48,12 +48,14 @@ class ServedPolicy:
         self._ids: dict[str, str] = {}
         self._deferrals: dict[str, int] = {}
         self._waiting: list[Outcome] = []
+        self._reported: dict[str, int] = {}
         self._now = datetime(2000, 1, 1, tzinfo=UTC)
         self.answers: list[decision_pb.Decision] = []
         """Every decision that was answered, for who wants to look."""
 
     def decide(self, context: Context) -> Reply:
         self.flush()
+        self._report_activity(context)
         if context.step == 1:
             deferrals = self._deferrals.get(context.decision_id, 0)
             if deferrals:
@@ -86,11 +88,34 @@ class ServedPolicy:
         """
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST_OUTCOMES], self._waiting[_MOST_OUTCOMES:]
-            request = report_pb.ReportOutcomesRequest(outcomes=[self._outcome(outcome) for outcome in batch])
-            for result in self._outcomes.ReportOutcomes(request, timeout=_TIMEOUT_SECONDS).results:
-                if result.status == outcome_pb.OUTCOME_STATUS_REJECTED:
-                    raise ServerRefused(f"{result.event_id}: {result.error}")
+            self._send([self._outcome(outcome) for outcome in batch])
             self._now = max(self._now, *(outcome.occur_time for outcome in batch))
+
+    def _report_activity(self, context: Context) -> None:
+        """Report the hours in which the customer was active and that were not reported before, as visits."""
+        customer = context.customer
+        newest = self._reported.get(customer.key, 0)
+        hours = [hour for hour in customer.active_hours if hour > newest]
+        if not hours:
+            return
+        self._reported[customer.key] = hours[-1]
+        visit = outcome_pb.OUTCOME_TYPE_VISIT
+        outcomes = [
+            outcome_pb.Outcome(
+                event_id=f"{customer.key}-visit-{hour}",
+                type=visit,
+                occur_time=_stamp(datetime.fromtimestamp(3600 * hour, UTC)),
+                customer=customer_pb.CustomerRef(customer_id=customer.key),
+            )
+            for hour in hours
+        ]
+        self._send(outcomes)
+
+    def _send(self, outcomes: list[outcome_pb.Outcome]) -> None:
+        request = report_pb.ReportOutcomesRequest(outcomes=outcomes)
+        for result in self._outcomes.ReportOutcomes(request, timeout=_TIMEOUT_SECONDS).results:
+            if result.status == outcome_pb.OUTCOME_STATUS_REJECTED:
+                raise ServerRefused(f"{result.event_id}: {result.error}")
 
     def _move_clock(self, context: Context) -> None:
         if self._now >= context.decide_time:

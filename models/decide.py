@@ -67,8 +67,31 @@ class Decision:
     distribution: Distribution | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All of a decision but its draw."""
+
+    context: Context
+    distribution: Distribution
+    eligible: tuple[EligibleChannel, ...]
+    planned: ActionTable
+    """The distribution's table, and paid channels that wait for free ones."""
+    cascades: CascadeValues | None
+    """None where the rule cascade decides, and values say nothing."""
+    suppressed: tuple[Suppressed, ...]
+    policy: str
+    bundle_version: str
+    degraded: tuple[Degraded, ...]
+
+
 def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     """Decide one step of one message for one customer."""
+    found = evaluate(context, rules, bundle)
+    return found if isinstance(found, Decision) else serve(found, rules)
+
+
+def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluation | Decision:
+    """Find what may be done and how probable each action is; the decision itself where there is nothing to choose from."""
     version = bundle.version if bundle is not None else ""
     if context.message.category == "marketing" and is_held_out(context.customer.key, rules):
         choice = Choice(
@@ -106,27 +129,41 @@ def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     if not degraded:
         suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
     table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
-    probabilities = policy.distribution(table)
+    return Evaluation(
+        context=context,
+        distribution=Distribution(table=table, probabilities=policy.distribution(table)),
+        eligible=found.eligible,
+        planned=planned,
+        cascades=cascades,
+        suppressed=suppressed,
+        policy=policy.name,
+        bundle_version=version,
+        degraded=degraded,
+    )
+
+
+def serve(found: Evaluation, rules: Rules) -> Decision:
+    """Draw the action to be served, and plan what may follow it."""
+    context, table, probabilities = found.context, found.distribution.table, found.distribution.probabilities
     index = draw(probabilities, context.seed)
     action = table.actions[index]
     end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and action.send_time is None else None
     choice = Choice(
         verdict=Verdict.SEND if action.send_time is not None else Verdict.DO_NOT_SEND,
         action=action,
-        slot=_slot_of(found.eligible, action),
+        slot=slot_of(found.eligible, action),
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
-        suppressed=suppressed,
-        steps=plan(context, rules, planned, _sends(rules, planned, action, cascades)),
+        suppressed=found.suppressed,
+        steps=plan(context, rules, found.planned, _sends(rules, found.planned, action, found.cascades)),
         cascade_end=end,
-        policy=policy.name,
-        bundle_version=version,
+        policy=found.policy,
+        bundle_version=found.bundle_version,
         rules_name=rules.name,
-        degraded=degraded,
+        degraded=found.degraded,
         trainable=context.mode is Mode.LIVE,
     )
-    distribution = Distribution(table=table, probabilities=probabilities)
-    return Decision(context=context, choice=choice, distribution=distribution)
+    return Decision(context=context, choice=choice, distribution=found.distribution)
 
 
 def end_cascade(context: Context, rules: Rules, end: CascadeEnd) -> Decision:
@@ -236,7 +273,8 @@ def _with_value(suppressed: Suppressed, table: ActionTable) -> Suppressed:
     return replace(suppressed, detail=f"{suppressed.detail}; it would add {earned:.2f} and cost {price:.2f}")
 
 
-def _slot_of(eligible: tuple[EligibleChannel, ...], action: Action) -> Slot | None:
+def slot_of(eligible: tuple[EligibleChannel, ...], action: Action) -> Slot | None:
+    """Return the slot of an action, None of no send."""
     if action.send_time is None:
         return None
     slots = next(c.slots for c in eligible if c.channel == action.channel)

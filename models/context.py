@@ -184,6 +184,8 @@ class Context:
     tried: tuple[str, ...] = ()
     """Channels that earlier steps of this cascade used."""
     paused: tuple[str, ...] = ()
+    reserved: tuple[Contact, ...] = ()
+    """Planned sends of messages decided together with this one; caps count them, features do not."""
     mode: Mode = Mode.LIVE
 
     def option(self, channel: str) -> ChannelOption:

@@ -18,6 +18,8 @@ from models.prices import send_price
 from models.rules import FreeFirstMode, QuietHours, Rules
 
 _FINE_SLOTS = 4
+_NAMED = 3
+"""Decisions that the detail of a full cap names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,17 +215,22 @@ class _Limits:
         self._caps: list[tuple[Reason, str, int, timedelta, list[list[Contact]]]] = []
         if message.category != "transactional":
             self._quiet = rules.quiet_hours_of(channel)
+        self._decide_time = context.decide_time
         if message.category == "marketing":
-            marketing = [c for c in customer.contacts if c.category == "marketing"]
+            contacts = (*customer.contacts, *context.reserved)
+            marketing = [c for c in contacts if c.category == "marketing"]
             for cap in rules.caps:
-                if cap.channel in ("*", channel):
-                    counted = [[c] for c in marketing if cap.channel in ("*", c.channel)]
-                    if len(counted) >= cap.limit:
+                if cap.counts(channel):
+                    counted = [[c] for c in marketing if cap.counts(c.channel)]
+                    limit = cap.limit_for(message.priority)
+                    if len(counted) >= limit:
                         text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
-                        self._caps.append((Reason.FREQUENCY_CAP, text, cap.limit, cap.window, counted))
+                        if limit < cap.limit:
+                            text += f", the last for messages of priority {cap.last_for_priority} or more"
+                        self._caps.append((Reason.FREQUENCY_CAP, text, limit, cap.window, counted))
             if rules.topic_cap is not None and message.topic:
                 cascades: dict[str, list[Contact]] = {}
-                for contact in customer.contacts:
+                for contact in contacts:
                     if contact.topic == message.topic and contact.decision_id != context.decision_id:
                         cascades.setdefault(contact.decision_id, []).append(contact)
                 counted = list(cascades.values())
@@ -252,7 +259,7 @@ class _Limits:
                 for why, text, limit, window, counted in self._caps:
                     later = _next_under_cap(moment, self._slip, limit, window, counted)
                     if later != moment:
-                        reason, detail = why, text
+                        reason, detail = why, text + self._kept_for(moment, window, counted)
                         break
             if reason is None:
                 return moment, first_reason, first_detail
@@ -261,6 +268,15 @@ class _Limits:
             if later is None:
                 return None, first_reason, first_detail
             moment = later
+
+    def _kept_for(self, moment: datetime, window: timedelta, counted: Sequence[Sequence[Contact]]) -> str:
+        """Name the decisions whose sends are still to come and take places of a cap around that moment."""
+        begin, end = max(moment - window, self._decide_time), moment + self._slip + window
+        ids = list(dict.fromkeys(c.decision_id for group in counted for c in group if begin <= c.start < end))
+        if not ids:
+            return ""
+        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+        return f", kept for decision {', '.join(ids[:_NAMED])}{more}"
 
     def end_of_slip(self, start: datetime, expire: datetime) -> datetime:
         """Return until when a send that may start then is still allowed."""

@@ -130,10 +130,20 @@ class Cap:
     limit: Annotated[int, Field(ge=0)]
     window_hours: Hours
     channel: str = _EVERY
+    last_for_priority: Annotated[int, Field(ge=0, le=100)] = 0
+    """The last place of the cap is kept for messages of at least this priority; 0 keeps it for none."""
 
     @property
     def window(self) -> timedelta:
         return timedelta(hours=self.window_hours)
+
+    def counts(self, channel: str) -> bool:
+        """Tell whether messages through that channel count."""
+        return self.channel in (_EVERY, channel)
+
+    def limit_for(self, priority: int) -> int:
+        """Return how many messages there may be in a window for one of that priority to be among them."""
+        return self.limit - 1 if priority < self.last_for_priority else self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +356,8 @@ def _contradictions(rules: Rules) -> list[Violation]:
     for index, cap in enumerate(rules.caps):
         if cap.channel != _EVERY:
             check_channel(f"caps[{index}].channel", cap.channel)
+        if cap.last_for_priority and cap.limit == 0:
+            refuse(f"caps[{index}].last_for_priority", "keeps the last place of a cap whose limit is 0; remove it")
     for name, count in Counter(cap.name for cap in rules.caps).items():
         if count > 1:
             refuse("caps", f"{count} caps are named {name!r}; give each a name of its own")

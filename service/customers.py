@@ -50,6 +50,28 @@ class Customers:
         """Return the keyed hashes of a person's identities."""
         return tuple(hash_identity(self._identity_key, kind, value) for kind, value in person.identities)
 
+    def group(self, people: Sequence[Person]) -> list[list[int]]:
+        """Return the places of those who are one person by their identities and by what is stored, in the order of the first of each."""
+        if len(people) < 2:
+            return [[place] for place in range(len(people))]
+        hashes = [self.hashes(person) for person in people]
+        keys = self._store.read(lambda reader: reader.find_identities({h for of_one in hashes for h in of_one}))
+        leader: dict[bytes | str, bytes | str] = {}
+
+        def lead(label: bytes | str) -> bytes | str:
+            while (above := leader.setdefault(label, label)) != label:
+                label = above
+            return label
+
+        for of_one in hashes:
+            labels: list[bytes | str] = [*of_one, *(keys[h] for h in of_one if h in keys)]
+            for label in labels:
+                leader[lead(label)] = lead(of_one[0])
+        groups: dict[bytes | str, list[int]] = {}
+        for place, of_one in enumerate(hashes):
+            groups.setdefault(lead(of_one[0]), []).append(place)
+        return list(groups.values())
+
     @contextmanager
     def hold(self, hashes: Sequence[bytes], *, is_merging: bool = True) -> Iterator[Resolved]:
         """Resolve identities to one person and keep that person for this thread until the block ends.

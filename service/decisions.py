@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from models.arbitrate import decide_together
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import ChannelOption, Content, Context, Message, Mode, Verdict
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
@@ -35,6 +36,15 @@ class Answer:
     request_id: str
     trainable: bool
     is_replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A decision to be kept, with the request it is of."""
+
+    decision: Decision
+    request_id: str
+    digest: bytes
 
 
 class Decisions:
@@ -68,39 +78,67 @@ class Decisions:
         ------
         AlreadyExists: the request_id came before with another body. StoreUnavailable: try again.
         """
-        digest = hmac.digest(self._digest_key, request.body, "sha256")
-        with self._customers.hold(
-            self._customers.hashes(request.person), is_merging=request.mode is not Mode.DRY_RUN
-        ) as person:
-            known = self._store.read(lambda reader: reader.find_request(request.request_id))
-            if known is not None:
-                return self._replay(known, digest)
-            context = self._first_context(request, person)
-            decision = _stamped(decide(context, self._rules, self._bundles.current))
-            if context.mode is not Mode.DRY_RUN and not self._keep(decision, request.request_id, digest, person):
-                other = self._store.read(lambda reader: reader.find_request(request.request_id))
-                if other is None:
-                    raise AlreadyExists("decision", context.decision_id)
-                return self._replay(other, digest)
-            return self._answer(decision, request.request_id)
+        (answer,) = self._choose_for_one([request])
+        if isinstance(answer, ChannelChoiceError):
+            raise answer
+        return answer
 
     def choose_all(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
-        """Decide many requests, sharing commits; those of one customer in their order. Answers come in the requests' order."""
-        groups: dict[bytes, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(self._customers.hashes(request.person)[0], []).append(index)
-        answers: list[Answer | ChannelChoiceError | None] = [None] * len(requests)
+        """Decide many requests, sharing commits, and answer them in their order.
 
-        def run(indexes: list[int]) -> None:
-            for index in indexes:
-                try:
-                    answers[index] = self.choose(requests[index])
-                except ChannelChoiceError as error:
-                    answers[index] = error
+        The LIVE ones of one person are decided together. Others follow one by one, and find what the LIVE ones have booked.
+        """
+        answers: dict[int, Answer | ChannelChoiceError] = {}
 
-        for done in [self._pool.submit(run, indexes) for indexes in groups.values()]:
-            done.result()
-        return [answer for answer in answers if answer is not None]
+        def run(places: Sequence[int]) -> None:
+            try:
+                found = self._choose_for_one([requests[place] for place in places])
+            except ChannelChoiceError as error:
+                found = [error] * len(places)
+            answers.update(zip(places, found, strict=True))
+
+        live = [place for place, request in enumerate(requests) if request.mode is Mode.LIVE]
+        try:
+            people = self._customers.group([requests[place].person for place in live])
+        except ChannelChoiceError as error:
+            return [error] * len(requests)
+        together = [[live[number] for number in person] for person in people]
+        others = [[place] for place, request in enumerate(requests) if request.mode is not Mode.LIVE]
+        for groups in (together, others):
+            for done in [self._pool.submit(run, places) for places in groups]:
+                done.result()
+        return [answers[place] for place in range(len(requests))]
+
+    def _choose_for_one(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+        """Decide requests of one person and mode together; those decided before keep their answers."""
+        digests = [hmac.digest(self._digest_key, request.body, "sha256") for request in requests]
+        hashes = [self._customers.hashes(request.person) for request in requests]
+        everyone = tuple(dict.fromkeys(h for of_one in hashes for h in of_one))
+        with self._customers.hold(everyone, is_merging=requests[0].mode is not Mode.DRY_RUN) as person:
+            known = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
+            answers = {place: self._replay(row, digests[place]) for place, row in enumerate(known) if row is not None}
+            fresh = [place for place in range(len(requests)) if place not in answers]
+            now = self._clock.now()
+            contexts = [self._first_context(requests[place], person, now) for place in fresh]
+            decisions = [_stamped(d) for d in decide_together(contexts, self._rules, self._bundles.current)]
+            asked = {h for place in fresh for h in hashes[place]}
+            person = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
+            entries = [
+                _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
+                for place, decision in zip(fresh, decisions, strict=True)
+            ]
+            is_counted = requests[0].mode is not Mode.DRY_RUN
+            kept = self._keep(entries, person) if is_counted and entries else [True] * len(entries)
+            for place, entry, is_kept in zip(fresh, entries, kept, strict=True):
+                answers[place] = self._answer(entry.decision, entry.request_id) if is_kept else self._taken(entry)
+            return [answers[place] for place in range(len(requests))]
+
+    def _taken(self, entry: _Entry) -> Answer | ChannelChoiceError:
+        """Answer a request whose id was taken while it was decided."""
+        other = self._store.read(lambda reader: reader.find_request(entry.request_id))
+        if other is None:
+            return AlreadyExists("decision", entry.decision.context.decision_id)
+        return self._replay(other, entry.digest)
 
     def advance(self, request: AdvanceRequest) -> Answer:
         """Decide the next step of a cascade; DEFER, which is not kept, while the last step's wait is not over.
@@ -133,7 +171,8 @@ class Decisions:
                     return self._answer(_stamped(Decision(context=context, choice=waiting)), last.request_id)
                 decision = _stamped(decide(context, self._rules, self._bundles.current))
             is_final = decision.choice.verdict is not Verdict.DEFER
-            if is_final and not self._keep(decision, last.request_id, last.request_digest, None):
+            entry = _Entry(decision=decision, request_id=last.request_id, digest=last.request_digest)
+            if is_final and self._keep([entry], None) == [False]:
                 other = self._store.read(lambda reader: reader.find_step(request.decision_id, context.step))
                 if other is not None:
                     return self._stored(other, is_replayed=True)
@@ -157,9 +196,9 @@ class Decisions:
             self._count += 1
         return Answer(decision=decision, request_id=request_id, trainable=decision.choice.trainable)
 
-    def _replay(self, row: DecisionRow, digest: bytes) -> Answer:
+    def _replay(self, row: DecisionRow, digest: bytes) -> Answer | ChannelChoiceError:
         if row.request_digest != digest:
-            raise AlreadyExists("request_id", row.request_id)
+            return AlreadyExists("request_id", row.request_id)
         return self._stored(row, is_replayed=True)
 
     def _stored(self, row: DecisionRow, *, is_replayed: bool = False) -> Answer:
@@ -168,26 +207,29 @@ class Decisions:
         trainable = decision.choice.trainable if is_replayed else row.trainable
         return Answer(decision=decision, request_id=row.request_id, trainable=trainable, is_replayed=is_replayed)
 
-    def _keep(self, decision: Decision, request_id: str, digest: bytes, person: Resolved | None) -> bool:
-        """Write a decision down with all that follows from it; False where its request_id or step is taken."""
-        row = row_of(decision, request_id, digest)
-        choice, message = decision.choice, decision.context.message
+    def _keep(self, entries: Sequence[_Entry], person: Resolved | None) -> list[bool]:
+        """Write decisions of one person down with all that follows from them; False for each whose request_id or step is taken."""
+        rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
 
-        def unit(work: Unit) -> bool:
-            if not work.insert_decision(row):
-                return False
-            if person is not None:
-                keep_person(work, person, row.decide_time)
-            if choice.verdict is Verdict.SEND and choice.slot is not None and decision.context.mode is Mode.LIVE:
-                end = to_micros(choice.slot.end)
-                work.insert_contact(contact_of(row, message.topic, message.category, end))
-            adopt_parked(work, [row], self._rules, row.decide_time)
-            return True
+        def unit(work: Unit) -> list[bool]:
+            kept = [work.insert_decision(row) for row in rows]
+            if person is not None and any(kept):
+                keep_person(work, person, rows[0].decide_time)
+            for entry, row, is_kept in zip(entries, rows, kept, strict=True):
+                if is_kept:
+                    self._keep_effects(work, entry.decision, row)
+            return kept
 
         return self._store.write(unit)
 
-    def _first_context(self, request: ChooseRequest, person: Resolved) -> Context:
-        now = self._clock.now()
+    def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow) -> None:
+        choice, message = decision.choice, decision.context.message
+        if choice.verdict is Verdict.SEND and choice.slot is not None and decision.context.mode is Mode.LIVE:
+            end = to_micros(choice.slot.end)
+            work.insert_contact(contact_of(row, message.topic, message.category, end))
+        adopt_parked(work, [row], self._rules, row.decide_time)
+
+    def _first_context(self, request: ChooseRequest, person: Resolved, now: datetime) -> Context:
         message = _message(request.message, self._rules, now)
         features = {**person.profile.features, **request.person.features, **request.features}
         return Context(
@@ -230,6 +272,7 @@ class Decisions:
             seed=make_seed(steps[0].request_id, number),
             tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
             paused=self._paused(),
+            reserved=(),
         )
 
     def _progress(self, context: Context, steps: Sequence[DecisionRow]) -> Progress:

@@ -154,6 +154,16 @@ def test_mistake_is_named_by_its_key(old: str, new: str, key: str, says: str) ->
             "caps",
             "'a'",
         ),
+        (
+            '[[caps]]\nname = "a"\nlimit = 0\nwindow_hours = 1\nlast_for_priority = 1',
+            "caps[0].last_for_priority",
+            "limit is 0",
+        ),
+        (
+            '[[caps]]\nname = "a"\nlimit = 2\nwindow_hours = 1\nlast_for_priority = 101',
+            "caps[0].last_for_priority",
+            "100",
+        ),
         ("[topic_cap]\nlimit = 0", "topic_cap.limit", "1"),
         ("[timing]\nslot_hours = 0.1", "timing.slot_hours", "0.25"),
         ('[harm]\nunsubscribe = "-1"', "harm.unsubscribe", "negative"),

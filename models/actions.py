@@ -45,6 +45,8 @@ class ActionTable:
     net_micros: FloatArray
     plan_micros: FloatArray
     """Net value with the best cascade that may follow; what a policy chooses by."""
+    deviation_micros: FloatArray
+    """Standard deviation of the plan value's estimate; 0 where the estimate is taken as certain."""
     shadow_price: float
 
     def __len__(self) -> int:
@@ -67,6 +69,7 @@ _ARRAYS = (
     "harm_micros",
     "net_micros",
     "plan_micros",
+    "deviation_micros",
 )
 
 
@@ -110,6 +113,7 @@ def value_actions(
         harm_micros=harm,
         net_micros=net,
         plan_micros=net,
+        deviation_micros=np.zeros(len(actions)),
         shadow_price=shadow_price,
     )
 

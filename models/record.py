@@ -29,6 +29,7 @@ ACTION_ROW = np.dtype(
         ("harm_micros", "<f8"),
         ("net_micros", "<f8"),
         ("plan_micros", "<f8"),
+        ("deviation_micros", "<f8"),
         ("shadow_price", "<f8"),
     ]
 )
@@ -44,6 +45,7 @@ _COLUMNS = (
     "harm_micros",
     "net_micros",
     "plan_micros",
+    "deviation_micros",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

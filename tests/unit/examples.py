@@ -200,6 +200,7 @@ def table_of(net_micros: Sequence[float], channels: Sequence[str] | None = None)
         harm_micros=zeros,
         net_micros=np.array(net_micros, dtype=np.float64),
         plan_micros=np.array(net_micros, dtype=np.float64),
+        deviation_micros=zeros,
         shadow_price=0.0,
     )
 

@@ -111,18 +111,21 @@ def test_without_channels_there_is_no_send_alone() -> None:
 
     assert table.actions == (Action(channel=NO_SEND),)
     assert table.net_micros.tolist() == [0]
+    assert table.deviation_micros.tolist() == [0]
 
 
 def test_kept_actions_keep_their_values() -> None:
     """A table of some of the actions has their values, row by row."""
     table = value_actions(CONTEXT, RULES, PUSH_AND_SMS, estimate([0.01, 0.02, 0.03, 0.04]), shadow_price=0.5)
 
+    table = replace(table, deviation_micros=np.array([5.0, 6.0, 7.0, 8.0]))
     kept = table.keep(np.array([True, False, True, False]))
 
     assert len(kept) == 2
     assert kept.actions == (table.actions[0], table.actions[2])
     assert kept.net_micros.tolist() == table.net_micros[[0, 2]].tolist()
     assert kept.p_response.tolist() == [0.01, 0.03]
+    assert kept.deviation_micros.tolist() == [5.0, 7.0]
     assert kept.shadow_price == 0.5
 
 

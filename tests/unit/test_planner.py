@@ -35,6 +35,7 @@ def table(rows: list[tuple[str, int, float, float, float]], shadow_price: float 
         harm_micros=zeros,
         net_micros=net,
         plan_micros=net,
+        deviation_micros=zeros,
         shadow_price=shadow_price,
     )
 

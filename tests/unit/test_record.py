@@ -255,6 +255,7 @@ def test_any_distribution_is_packed_and_unpacked_to_the_bit(data: st.DataObject,
         harm_micros=column(),
         net_micros=column(),
         plan_micros=column(),
+        deviation_micros=column(),
         shadow_price=data.draw(st.floats(0, 1e9)),
     )
     distribution = Distribution(table=table, probabilities=column())

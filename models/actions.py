@@ -1,10 +1,11 @@
 """The eligible actions of one decision with what each is expected to earn.
 
-    incremental value = order margin x (P(order | send) - P(order | no send)) x relevance left at the send
+    incremental value = order margin x uplift, uplift = P(order | send) - P(order | no send)
     plan value        = net value with the best cascade that may follow (models.planner)
     net value         = incremental value - price x (1 + shadow price) - P(unsubscribe | send) x harm of an unsubscribe
 
-Relevance halves with each half-life of the message. No send is the first action and is worth nothing. Money is a float of micros
+Where the model does not know of time, uplift is taken times the relevance left at the send, which halves with each half-life of the
+message; where it draws curves (models.curves), relevance is in them. No send is the first action and is worth nothing. Money is a float of micros
 here, as an expectation; only prices and payments are integers.
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import Context
+from models.curves import PLAIN_KEPT, Curves
 from models.eligibility import EligibleChannel
 from models.features import NO_SEND, Action
 from models.rules import Rules
@@ -28,6 +30,8 @@ class Estimate:
 
     p_response: FloatArray
     p_unsubscribe: FloatArray
+    curves: Curves | None = None
+    """Of the sends among them, where the model draws curves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,8 @@ class ActionTable:
     deviation_micros: FloatArray
     """Standard deviation of the plan value's estimate; 0 where the estimate is taken as certain."""
     shadow_price: float
+    curves: Curves | None = None
+    """Of the sends, in their order; not kept in the log."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -56,7 +62,9 @@ class ActionTable:
         """Return the table of the actions for which the mask, shape (n,), is true."""
         arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
         actions = tuple(action for action, kept in zip(self.actions, mask, strict=True) if kept)
-        return ActionTable(actions=actions, shadow_price=self.shadow_price, **arrays)
+        sends = np.array([action.send_time is not None for action in self.actions], dtype=bool)
+        curves = None if self.curves is None else self.curves.keep(mask[sends])
+        return ActionTable(actions=actions, shadow_price=self.shadow_price, curves=curves, **arrays)
 
 
 _ARRAYS = (
@@ -85,12 +93,8 @@ def value_actions(
     eligible: Sequence[EligibleChannel],
     estimate: Estimate,
     shadow_price: float = 0.0,
-    kept: float = 1.0,
 ) -> ActionTable:
-    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities.
-
-    `kept`, in [0, 1], is how much of the expected effect earlier steps that were ignored have left.
-    """
+    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities."""
     message = context.message
     actions = list_actions(eligible)
     counts = [len(c.slots) for c in eligible]
@@ -99,7 +103,11 @@ def value_actions(
     p_unsubscribe = estimate.p_unsubscribe.copy()
     p_unsubscribe[0] = 0.0
     uplift = estimate.p_response - estimate.p_response[0]
-    incremental = kept * message.order_margin_micros * uplift * _relevance(context, actions)
+    if estimate.curves is None:
+        kept = PLAIN_KEPT ** (context.step - 1)
+        incremental = kept * message.order_margin_micros * uplift * _relevance(context, actions)
+    else:
+        incremental = message.order_margin_micros * uplift
     harm = p_unsubscribe * rules.harm.unsubscribe
     net = incremental - price * (1 + shadow_price) - harm
     return ActionTable(
@@ -115,6 +123,7 @@ def value_actions(
         plan_micros=net,
         deviation_micros=np.zeros(len(actions)),
         shadow_price=shadow_price,
+        curves=estimate.curves,
     )
 
 

@@ -3,24 +3,20 @@
     manifest.json       format, name and the sha256 of each file below
     bundle.json         columns with their categories, calibration, unsubscribe rates, where it was trained
     response.txt        LightGBM model of an order, one for all actions
-    engage.txt, engaged_order.txt, organic.txt
-                        models of the stages of a funnel, where the bundle has one
-    golden.json         rows with their raw scores by every model, which must come out again on load
+    funnel.json         a funnel (models.curves), where the bundle has one: columns, scaling, rhythms, lags, linear parts
+    notice.txt, click.txt, order.txt, organic.txt, unsubscribe.txt
+                        trees of its stages; a stage may have none
+    golden.json         rows with their scores by every model, which must come out again on load
 
-Without a funnel P(order | x, a) is the one model's. With one, for a context x and an action a,
-
-    P(order | x, no send) = P_organic(x)
-    P(order | x, a)       = P_organic(x) + scale x P_engage(x, a) x max(0, P_order(x, a | engaged) - P_organic(x))
-
-so that a rare order is learned from the denser things that lead to it. `scale` fits the sum of these effects to the randomised
-difference between send and no send. All scores are calibrated: P = 1 / (1 + exp(-(slope x raw score + intercept))). Source of the
+Without a funnel P(order | x, a) is the one model's, calibrated: P = 1 / (1 + exp(-(slope x raw score + intercept))). Source of the
 calibration: Platt (1999), "Probabilistic Outputs for Support Vector Machines".
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,15 +27,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from models.actions import Estimate
 from models.booster import Booster, BoosterError
 from models.context import Context
+from models.curves import STAGES, FunnelDescription, FunnelModel, made_before, sends_of
 from models.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 from models.features import Action, Column, Encoder
 
 FloatArray = NDArray[np.float64]
 FORMAT = 1
 MANIFEST, DESCRIPTION, RESPONSE, GOLDEN = "manifest.json", "bundle.json", "response.txt", "golden.json"
-STAGES = ("engage", "engaged_order", "organic")
+FUNNEL = "funnel.json"
 _ALWAYS = (DESCRIPTION, RESPONSE, GOLDEN)
-_FILES = (*_ALWAYS, *(f"{stage}.txt" for stage in STAGES))
+_FILES = (*_ALWAYS, FUNNEL, *(f"{stage}.txt" for stage in STAGES))
 _GOLDEN_TOLERANCE = 1e-9
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -74,20 +71,6 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Funnel:
-    """How the stages are read."""
-
-    __pydantic_config__ = _IGNORE
-
-    engage: Calibration
-    engaged_order: Calibration
-    organic: Calibration
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    engagement: str
-    """The outcome that counts as engaging, such as clicked or seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """How a bundle's model is fed and read."""
 
@@ -98,8 +81,8 @@ class Description:
     calibration_intercept: _Finite
     unsubscribe_rates: dict[str, _Rate]
     """P(unsubscribe | send) by channel; a channel without one has the rules file's."""
-    funnel: Funnel | None = None
-    """Present where the funnel serves."""
+    has_funnel: bool = False
+    """Whether the funnel serves."""
     response: str = "order"
     """The outcome that p_response is the chance of."""
     trained_on: dict[str, str] = field(default_factory=dict)
@@ -114,12 +97,15 @@ class Golden:
 
     rows: tuple[tuple[float | None, ...], ...]
     raw_scores: tuple[float, ...]
-    stage_raw_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    stage_rows: tuple[tuple[float | None, ...], ...] = ()
+    """Rows by the funnel's columns."""
+    stage_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 _MANIFEST = TypeAdapter(Manifest)
 _DESCRIPTION = TypeAdapter(Description)
 _GOLDEN = TypeAdapter(Golden)
+_FUNNEL = TypeAdapter(FunnelDescription)
 
 
 class Bundle:
@@ -131,69 +117,57 @@ class Bundle:
         version: str,
         description: Description,
         booster: Booster,
-        stages: Mapping[str, Booster] | None = None,
+        funnel: FunnelModel | None = None,
     ) -> None:
         self.name = name
         self.version = version
         self.description = description
+        self.funnel = funnel
         self._booster = booster
-        self._stages = dict(stages or {})
         self._encoder = Encoder(description.columns)
 
     @property
     def tree_count(self) -> int:
         """Trees of the models that serve."""
-        serving = self._stages.values() if self.description.funnel is not None else [self._booster]
-        return sum(booster.tree_count for booster in serving)
+        return self._booster.tree_count if self.funnel is None else self.funnel.tree_count
 
     def estimate(
-        self, context: Context, actions: Sequence[Action], default_unsubscribe: Mapping[str, float]
+        self,
+        context: Context,
+        actions: Sequence[Action],
+        default_unsubscribe: Mapping[str, float],
+        harm_micros: float = 0.0,
+        factors: Mapping[tuple[str, str], float] | None = None,
     ) -> Estimate:
-        """Return what the model believes of each action, arrays of shape (len(actions),).
+        """Return what the model believes of each action, no send the first; arrays of shape (len(actions),).
+
+        `harm_micros` is what an unsubscribe costs; `factors` are corrections of the funnel's stages, by (stage, channel).
 
         Raises
         ------
         BoosterError: LightGBM refused the rows.
         """
+        if self.funnel is not None:
+            sends, made = sends_of(actions), made_before(context)
+            margin = context.message.order_margin_micros
+            curves = self.funnel.curves(context, sends, made, margin, harm_micros, factors)
+            return Estimate(
+                p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
+                p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),
+                curves=curves,
+            )
         matrix = self._encoder.encode_actions(context, actions)
-        is_send = np.array([action.send_time is not None for action in actions], dtype=bool)
         rates = self.description.unsubscribe_rates
         unsubscribe = [rates.get(a.channel, default_unsubscribe.get(a.channel, 0.0)) for a in actions]
-        return Estimate(p_response=self._score(matrix, matrix[:1], is_send), p_unsubscribe=np.array(unsubscribe))
-
-    def score_rows(self, matrix: FloatArray, is_send: NDArray[np.bool_]) -> FloatArray:
-        """Return P(order) of encoded rows, shape (n,); `is_send`, shape (n,), tells which are of a send.
-
-        Raises
-        ------
-        BoosterError: LightGBM refused the rows.
-        """
-        return self._score(matrix, matrix, is_send)
-
-    def _score(self, matrix: FloatArray, contexts: FloatArray, is_send: NDArray[np.bool_]) -> FloatArray:
-        """Score rows; `contexts` are the rows for the organic stage, one where all rows are of one context."""
-        funnel = self.description.funnel
-        if funnel is None:
-            return self.calibrate(self._booster.raw_scores(matrix))
-        engage, order = (self._stages[stage].raw_scores(matrix) for stage in ("engage", "engaged_order"))
-        return combine(funnel, engage, order, self._stages["organic"].raw_scores(contexts), is_send)
+        return Estimate(
+            p_response=self.calibrate(self._booster.raw_scores(matrix)), p_unsubscribe=np.array(unsubscribe)
+        )
 
     def calibrate(self, raw: FloatArray) -> FloatArray:
         """Turn raw scores of the one model into probabilities."""
         return Calibration(
             slope=self.description.calibration_slope, intercept=self.description.calibration_intercept
         ).apply(raw)
-
-
-def combine(
-    funnel: Funnel, engage: FloatArray, engaged_order: FloatArray, organic: FloatArray, is_send: NDArray[np.bool_]
-) -> FloatArray:
-    """Return P(order) from the raw scores of the stages, of shape (n,) or, for one context, (1,)."""
-    base = funnel.organic.apply(organic)
-    gain = np.maximum(funnel.engaged_order.apply(engaged_order) - base, 0.0)
-    effect = funnel.scale * funnel.engage.apply(engage) * gain
-    found: FloatArray = np.minimum(base + np.where(is_send, effect, 0.0), 1.0)
-    return found
 
 
 def load_bundle(directory: Path) -> Bundle:
@@ -223,16 +197,36 @@ def load_bundle(directory: Path) -> Bundle:
         golden = _GOLDEN.validate_json(contents[GOLDEN])
     except ValidationError as error:
         raise BundleIncompatible(source, f"a description that this version cannot read: {_first(error)}") from error
-    stages = STAGES if description.funnel is not None else ()
-    contents |= {f"{stage}.txt": _read_verified(directory, f"{stage}.txt", manifest) for stage in stages}
-    files = (RESPONSE, *(f"{stage}.txt" for stage in stages))
-    boosters = {file: _load_booster(source, file, contents[file], len(description.columns)) for file in files}
-    expected = {RESPONSE: golden.raw_scores, **{f"{name}.txt": v for name, v in golden.stage_raw_scores.items()}}
-    for file, booster in boosters.items():
-        _check_golden(source, file, booster, golden.rows, expected.get(file, ()))
-    by_stage = {stage: boosters[f"{stage}.txt"] for stage in stages}
+    booster = _load_booster(source, RESPONSE, contents[RESPONSE], len(description.columns))
+    _check_golden(source, RESPONSE, booster.raw_scores, golden.rows, golden.raw_scores)
+    funnel = _load_funnel(directory, manifest, golden) if description.has_funnel else None
     digest = hashlib.sha256(manifest_bytes).hexdigest()
-    return Bundle(manifest.name, f"{manifest.name}-{digest[:12]}", description, boosters[RESPONSE], by_stage)
+    return Bundle(manifest.name, f"{manifest.name}-{digest[:12]}", description, booster, funnel)
+
+
+def _load_funnel(directory: Path, manifest: Manifest, golden: Golden) -> FunnelModel:
+    source = str(directory)
+    try:
+        description = _FUNNEL.validate_json(_read_verified(directory, FUNNEL, manifest))
+    except ValidationError as error:
+        raise BundleIncompatible(source, f"a {FUNNEL} that this version cannot read: {_first(error)}") from error
+    missing = [stage for stage in STAGES if stage not in description.stages]
+    if missing:
+        raise BundleIncompatible(source, f"{FUNNEL} lacks the stage {missing[0]}")
+    boosters = {}
+    for stage in STAGES:
+        if description.stages[stage].has_trees:
+            file = f"{stage}.txt"
+            content = _read_verified(directory, file, manifest)
+            boosters[stage] = _load_booster(source, file, content, len(description.columns))
+    try:
+        funnel = FunnelModel(description, boosters)
+    except (ValueError, IndexError) as error:
+        raise BundleIncompatible(source, f"the parts of {FUNNEL} do not fit each other: {error}") from error
+    for stage in STAGES:
+        expected = golden.stage_scores.get(stage, ())
+        _check_golden(source, f"the stage {stage}", partial(funnel.scores, stage), golden.stage_rows, expected)
+    return funnel
 
 
 def _load_booster(source: str, file: str, content: bytes, columns: int) -> Booster:
@@ -260,21 +254,30 @@ def write_bundle(
     description: Description,
     model_text: str,
     golden_rows: FloatArray,
+    funnel: FunnelDescription | None = None,
     stage_texts: Mapping[str, str] | None = None,
 ) -> str:
-    """Write a bundle and return its version; the same arguments give the same bytes. A funnel needs the texts of its stages."""
+    """Write a bundle and return its version; the same arguments give the same bytes. `stage_texts` are the trees of the funnel's stages."""
     texts = dict(stage_texts or {})
+    stage_rows, stage_scores = np.zeros((0, 0)), {}
+    description = replace(description, has_funnel=funnel is not None)
+    contents = {DESCRIPTION: _to_json(asdict(description)), RESPONSE: model_text.encode()}
+    if funnel is not None:
+        names = [column.name for column in description.columns]
+        stage_rows = np.ascontiguousarray(golden_rows[:, [names.index(column.name) for column in funnel.columns]])
+        model = FunnelModel(funnel, {stage: Booster(text) for stage, text in texts.items()})
+        stage_scores = {stage: tuple(float(x) for x in model.scores(stage, stage_rows)) for stage in STAGES}
+        contents |= {
+            FUNNEL: _to_json(asdict(funnel)),
+            **{f"{stage}.txt": text.encode() for stage, text in texts.items()},
+        }
     golden = Golden(
-        rows=tuple(tuple(None if np.isnan(x) else float(x) for x in row) for row in golden_rows),
-        raw_scores=_scores(model_text, golden_rows),
-        stage_raw_scores={stage: _scores(text, golden_rows) for stage, text in texts.items()},
+        rows=_rows(golden_rows),
+        raw_scores=tuple(float(x) for x in Booster(model_text).raw_scores(golden_rows)),
+        stage_rows=_rows(stage_rows),
+        stage_scores=stage_scores,
     )
-    contents = {
-        DESCRIPTION: _to_json(asdict(description)),
-        RESPONSE: model_text.encode(),
-        GOLDEN: _to_json(asdict(golden)),
-        **{f"{stage}.txt": text.encode() for stage, text in texts.items()},
-    }
+    contents[GOLDEN] = _to_json(asdict(golden))
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in contents.items():
         (directory / file).write_bytes(content)
@@ -283,8 +286,8 @@ def write_bundle(
     return load_bundle(directory).version
 
 
-def _scores(model_text: str, rows: FloatArray) -> tuple[float, ...]:
-    return tuple(float(x) for x in Booster(model_text).raw_scores(rows))
+def _rows(matrix: FloatArray) -> tuple[tuple[float | None, ...], ...]:
+    return tuple(tuple(None if np.isnan(x) else float(x) for x in row) for row in matrix)
 
 
 def _to_json(value: object) -> bytes:
@@ -309,15 +312,19 @@ def _read_verified(directory: Path, name: str, manifest: Manifest) -> bytes:
 
 
 def _check_golden(
-    source: str, file: str, booster: Booster, rows: Sequence[Sequence[float | None]], expected: Sequence[float]
+    source: str,
+    what: str,
+    score: Callable[[FloatArray], FloatArray],
+    rows: Sequence[Sequence[float | None]],
+    expected: Sequence[float],
 ) -> None:
     try:
         matrix = np.array([[np.nan if x is None else x for x in row] for row in rows], dtype=np.float64)
-        differences = np.subtract(booster.raw_scores(matrix), expected)
-    except (BoosterError, ValueError) as error:
-        raise BundleIncompatible(source, f"the golden rows do not fit {file}: {error}") from error
+        differences = np.subtract(score(matrix), expected)
+    except (BoosterError, ValueError, IndexError) as error:
+        raise BundleIncompatible(source, f"the golden rows do not fit {what}: {error}") from error
     worst = float(np.abs(differences).max(initial=0.0))
     if not worst <= _GOLDEN_TOLERANCE:
         raise BundleIncompatible(
-            source, f"the golden rows score {worst:g} away by {file} from what they did when it was trained"
+            source, f"the golden rows score {worst:g} away by {what} from what they did when it was trained"
         )

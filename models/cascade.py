@@ -47,7 +47,8 @@ class Progress:
 
     events: dict[Event, datetime]
     last_send_time: datetime
-    last_channel: str
+    last_wait: timedelta
+    """How long the last step was to be waited for."""
     steps_made: int
 
 
@@ -62,10 +63,13 @@ def max_steps(context: Context, rules: Rules) -> int:
     return context.constraints.max_steps or rules.cascade.max_steps
 
 
-def plan(context: Context, rules: Rules, table: ActionTable, sends: Sequence[Action]) -> tuple[Step, ...]:
+def plan(
+    context: Context, rules: Rules, table: ActionTable, sends: Sequence[Action], *, is_learned: bool
+) -> tuple[Step, ...]:
     """Plan a cascade of these sends in their order: each when the one before was waited for, and its own time has come.
 
-    Sends through a channel that may not be used then any more, caps counted as if the earlier steps were sent, are left out.
+    Where it `is_learned`, the times of the sends hold the waits; else the rules' waits hold. Sends through a channel that may not be used
+    then any more, caps counted as if the earlier steps were sent, are left out.
     """
     steps: list[Step] = []
     for send in sends:
@@ -73,11 +77,14 @@ def plan(context: Context, rules: Rules, table: ActionTable, sends: Sequence[Act
             break
         not_before = send.send_time
         if steps:
-            earliest = max(send.send_time, steps[-1].not_before + steps[-1].wait)
+            least = rules.cascade.least_wait if is_learned else steps[-1].wait
+            earliest = max(send.send_time, steps[-1].not_before + least)
             allowed = next_allowed_time(_as_sent(context, rules, steps), rules, send.channel, earliest)
             if allowed is None or allowed >= context.message.expire_time:
                 continue
             not_before = allowed
+        if steps:
+            steps[-1] = replace(steps[-1], wait=not_before - steps[-1].not_before)
         steps.append(_step(context.step + len(steps), send.channel, not_before, rules, table))
     return tuple(steps)
 
@@ -131,10 +138,10 @@ def find_end(context: Context, rules: Rules, progress: Progress) -> CascadeEnd |
     return None
 
 
-def advance_time(rules: Rules, progress: Progress) -> datetime:
+def advance_time(progress: Progress) -> datetime:
     """Return from when the next step may be decided: at once after a failed send, else when the last step's wait is over."""
     failed = [progress.events[event] for event in (Event.UNDELIVERED, Event.NOT_SENT) if event in progress.events]
-    return min([progress.last_send_time + rules.channels[progress.last_channel].wait, *failed])
+    return min([progress.last_send_time + progress.last_wait, *failed])
 
 
 def first_events(seen: Iterable[tuple[Event, datetime]]) -> dict[Event, datetime]:

@@ -1,8 +1,9 @@
 """One decision, from its context to the action served. Pure: the same context, rules and bundle give the same choice, bit for bit."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from models.booster import BoosterError
 from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
+from models.curves import Curves, plain_curves, sends_of
 from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.features import Action
-from models.planner import CascadeValues, value_cascades
+from models.planner import CascadeValues, Prices, value_cascades
 from models.policies import GreedyFloor, Policy, RuleCascade, draw
 from models.rules import Rules
 
@@ -107,7 +109,7 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
         return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
     considered = (*found.eligible, *found.waiting)
     estimate, degraded = _estimate(context, rules, bundle, considered)
-    planned = value_actions(context, rules, considered, estimate, kept=_kept(context, rules))
+    planned = value_actions(context, rules, considered, estimate)
     suppressed = found.suppressed
     chosen_by = rules.policy
     policy: Policy = GreedyFloor(chosen_by.exploration_floor, chosen_by.exploration_limit, chosen_by.paid_caution)
@@ -124,7 +126,7 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
         suppressed += dear
     cascades = None if by_order else best_cascades(context, rules, planned)
     if cascades is not None:
-        planned = replace(planned, plan_micros=cascades.value_micros)
+        planned = replace(planned, plan_micros=_plan_micros(planned, cascades))
     waiting = {channel.channel for channel in found.waiting}
     if not degraded:
         suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
@@ -155,7 +157,13 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
         suppressed=found.suppressed,
-        steps=plan(context, rules, found.planned, _sends(rules, found.planned, action, found.cascades)),
+        steps=plan(
+            context,
+            rules,
+            found.planned,
+            _sends(rules, found.planned, action, found.cascades),
+            is_learned=found.cascades is not None,
+        ),
         cascade_end=end,
         policy=found.policy,
         bundle_version=found.bundle_version,
@@ -185,24 +193,53 @@ def make_seed(request_id: str, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{request_id}\x1f{step}".encode()).digest()[:8]) >> 1
 
 
-def _kept(context: Context, rules: Rules) -> float:
-    """Return how much interest is left after the steps that were ignored."""
-    return float(rules.cascade.interest_kept ** (context.step - 1))
-
-
 def best_cascades(context: Context, rules: Rules, table: ActionTable) -> CascadeValues:
-    """Return what each action of a table is worth with the best that may follow it, under these rules."""
-    waits = {key: channel.wait for key, channel in rules.channels.items()}
+    """Return what each send of a table is worth with the best that may follow it, under these rules."""
+    places = np.array([i for i, a in enumerate(table.actions) if a.send_time is not None], dtype=np.intp)
+    curves = table.curves or _plain_curves(context, rules, table, places)
+    least = rules.cascade.least_wait_minutes / 60
+    prices = Prices(
+        micros=table.price_micros[places] * (1 + table.shadow_price),
+        is_paid=table.is_paid[places],
+        ready=curves.start + max(1, math.ceil(least)),
+    )
     left = max_steps(context, rules) - context.step + 1
-    is_strict = free_first(context, rules) == "strict"
-    return value_cascades(table, waits, left, rules.cascade.interest_kept, is_strict=is_strict)
+    return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")
+
+
+def _plain_curves(context: Context, rules: Rules, table: ActionTable, places: NDArray[np.intp]) -> Curves:
+    """Return curves where the model draws none: the channel's wait says how long a response takes."""
+    actions = [table.actions[place] for place in places]
+    margin = context.message.order_margin_micros
+    return plain_curves(
+        context,
+        sends_of(actions),
+        table.incremental_micros[places] / max(margin, 1),
+        table.p_unsubscribe[places],
+        np.array([rules.channels[a.channel].wait / timedelta(hours=1) for a in actions]),
+        margin,
+        rules.harm.unsubscribe,
+    )
+
+
+def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:
+    found = table.net_micros.copy()
+    found[np.array([a.send_time is not None for a in table.actions], dtype=bool)] = cascades.value
+    return found
+
+
+def _following(table: ActionTable, first: Action, cascades: CascadeValues) -> tuple[Action, ...]:
+    sends = [action for action in table.actions if action.send_time is not None]
+    if first.send_time is None:
+        return ()
+    return tuple(sends[place] for place in cascades.following(sends.index(first)))
 
 
 def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeValues | None) -> tuple[Action, ...]:
     """Return the sends of the cascade that starts with this one."""
     if cascades is None:
         return sends_by_order(table, first, rules.cascade.order)
-    return (first, *(table.actions[i] for i in cascades.following(table.actions.index(first))))
+    return (first, *_following(table, first, cascades))
 
 
 def _nothing_eligible(context: Context, rules: Rules, suppressed: tuple[Suppressed, ...], version: str) -> Choice:
@@ -236,7 +273,7 @@ def _estimate(
     rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
     if bundle is not None:
         try:
-            return bundle.estimate(context, actions, rates), ()
+            return bundle.estimate(context, actions, rates, rules.harm.unsubscribe), ()
         except BoosterError as error:
             degraded = Degraded(cause=DegradedCause.SCORING_FAILED, detail=f"the rule cascade decided: {error}")
     else:

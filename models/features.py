@@ -270,6 +270,21 @@ class Encoder:
                     matrix[places, index] = self._code(index, _value(feature, context, actions[places[0]]))
         return matrix
 
+    def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
+        """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""
+        matrix = np.full((len(channels), len(self.columns)), np.nan)
+        for index, column in enumerate(self.columns):
+            feature = BUILT_IN.get(column.name)
+            if feature is None:
+                name = column.name.removeprefix(CUSTOM_PREFIX)
+                known = context.features.get(name) if name != column.name else None
+                matrix[:, index] = self._code(index, known)
+            elif feature.of_context is not None:
+                matrix[:, index] = self._code(index, feature.of_context(context))
+            elif feature.of_channel is not None:
+                matrix[:, index] = [self._code(index, feature.of_channel(context, channel)) for channel in channels]
+        return matrix
+
     def _code(self, index: int, value: FeatureValue | None) -> float:
         if value is None:
             return math.nan

@@ -89,7 +89,7 @@ class ChannelRules:
     consent_default: Consent = "denied"
     """What holds where neither the request nor the profile says anything of consent."""
     wait_minutes: Minutes = 240
-    """How long a cascade waits for a response before its next step."""
+    """How long the rule cascade waits for a response before its next step."""
     slip_minutes: Minutes = 15
     """How long after send_time a send is still as decided."""
     quiet_hours: QuietHours | Literal["default", "none"] = "default"
@@ -207,8 +207,12 @@ class CascadeRules:
     """The rule cascade: channels in the order in which it tries them, free ones first."""
     max_steps: Annotated[int, Field(ge=1, le=5)] = 3
     stop_on_click: bool = True
-    interest_kept: Share = 0.8
-    """How much of a send's expected effect is left with each earlier step that was ignored."""
+    least_wait_minutes: Minutes = 60
+    """The shortest time between two steps; where a bundle serves, it learns how long to wait beyond that."""
+
+    @property
+    def least_wait(self) -> timedelta:
+        return timedelta(minutes=self.least_wait_minutes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,7 +163,7 @@ class Decisions:
             if end is not None:
                 decision = _stamped(end_cascade(context, self._rules, end))
             else:
-                ready = advance_time(self._rules, progress)
+                ready = advance_time(progress)
                 if ready > context.decide_time:
                     waiting = Choice(
                         verdict=Verdict.DEFER, retry_time=ready, policy="waiting", rules_name=self._rules.name
@@ -286,7 +286,7 @@ class Decisions:
         return Progress(
             events=first_events((event, from_micros(moment)) for event, moment in seen),
             last_send_time=sent[-1] if sent else from_micros(last.send_time or last.decide_time),
-            last_channel=last.channel,
+            last_wait=_last_wait(last, self._rules),
             steps_made=len(steps),
         )
 
@@ -297,6 +297,12 @@ class Decisions:
 def _stamped(decision: Decision) -> Decision:
     """Say in a decision which version of the service made it."""
     return replace(decision, choice=replace(decision.choice, service_version=VERSION))
+
+
+def _last_wait(last: DecisionRow, rules: Rules) -> timedelta:
+    """Return how long the last step was to be waited for: as planned with it, else as the rules say."""
+    steps = decision_of(last).choice.steps
+    return steps[0].wait if steps else rules.channels[last.channel].wait
 
 
 def _message(asked: AskedMessage, rules: Rules, now: datetime) -> Message:

@@ -5,6 +5,7 @@ was credited to: only so is no send a fair baseline. Decisions that are not trai
 """
 
 import hashlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -34,11 +35,13 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
      AND o.type IN ('order', 'store_purchase') AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated),
-  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
+  (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time <= d.decide_time + :window),
-  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
+  (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('seen', 'opened', 'clicked') AND NOT o.machine_generated
-     AND o.occur_time <= d.decide_time + :window)
+     AND o.occur_time <= d.decide_time + :window),
+  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'),
+  d.send_time, d.customer_key, d.context
 FROM decisions d
 WHERE d.trainable AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
@@ -66,6 +69,25 @@ class Dataset:
     """1 where the customer clicked in this message within the window."""
     seen: FloatArray
     """1 where the customer saw, opened or clicked this message within the window; machines' opens do not count."""
+    delivered: FloatArray
+    """0 where the send was reported as undelivered, else 1."""
+    send_hours: FloatArray
+    """Hours from 1970 to the send, nan for no send."""
+    seen_hours: FloatArray
+    """Hours from the send until it was first seen, opened or clicked, nan where it was not."""
+    clicked_hours: FloatArray
+    """Hours from the send to the first click, nan where there was none."""
+    begin_hours: FloatArray
+    """Hours from 1970 to the message's earliest time, from which its relevance decays."""
+    expire_hours: FloatArray
+    """Hours from 1970 to the message's expiry."""
+    half_life_hours: FloatArray
+    """Half-life of the message's relevance, inf where it keeps its worth."""
+    customer: NDArray[np.str_]
+    """Key of the person."""
+    time_zone: NDArray[np.str_]
+    active_hours: tuple[tuple[int, ...], ...]
+    """Hours since 1970 in which the customer was active before the decision, as serving knew them."""
     digest: str
     """sha256 of all of the above."""
 
@@ -75,7 +97,8 @@ class Dataset:
     def take(self, mask: NDArray[np.bool_]) -> "Dataset":
         """Return the decisions for which the mask is true."""
         arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
-        return Dataset(columns=self.columns, digest=self.digest, **arrays)
+        active = tuple(self.active_hours[i] for i in np.flatnonzero(mask))
+        return Dataset(columns=self.columns, digest=self.digest, active_hours=active, **arrays)
 
 
 _ARRAYS = (
@@ -89,6 +112,15 @@ _ARRAYS = (
     "unsubscribed",
     "clicked",
     "seen",
+    "delivered",
+    "send_hours",
+    "seen_hours",
+    "clicked_hours",
+    "begin_hours",
+    "expire_hours",
+    "half_life_hours",
+    "customer",
+    "time_zone",
 )
 
 
@@ -146,8 +178,10 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
         "response": np.array([row[8] for row in rows], dtype=np.float64).clip(max=1.0),
         "value": np.array([row[9] or 0 for row in rows], dtype=np.float64) / 1e6,
         "unsubscribed": np.array([row[10] for row in rows], dtype=np.float64),
-        "clicked": np.array([row[11] for row in rows], dtype=np.float64),
-        "seen": np.array([row[12] for row in rows], dtype=np.float64),
+        "clicked": np.array([row[11] is not None for row in rows], dtype=np.float64),
+        "seen": np.array([row[12] is not None for row in rows], dtype=np.float64),
+        "delivered": np.array([not row[13] for row in rows], dtype=np.float64),
+        **_times(rows),
     }
     propensity = numbers["propensity"]
     if not np.all((propensity > 0) & (propensity <= 1)):
@@ -156,10 +190,43 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
             f"decision {bad[0]} step {bad[1]} has propensity {bad[4]}, which is not in (0, 1]; mend the log"
         )
     channel = np.array([str(row[3]) for row in rows])
+    customers = [json.loads(str(row[16]))["customer"] for row in rows]
     digest = hashlib.sha256(repr(columns).encode())
     for array in (matrix, channel, *numbers.values()):
         digest.update(np.ascontiguousarray(array).tobytes())
-    return Dataset(columns=columns, matrix=matrix, channel=channel, digest=digest.hexdigest(), **numbers)
+    return Dataset(
+        columns=columns,
+        matrix=matrix,
+        channel=channel,
+        digest=digest.hexdigest(),
+        customer=np.array([str(row[15]) for row in rows]),
+        time_zone=np.array([str(customer["time_zone"]) for customer in customers]),
+        active_hours=tuple(tuple(customer.get("active_hours", ())) for customer in customers),
+        **numbers,
+    )
+
+
+def _times(rows: Sequence[tuple[object, ...]]) -> dict[str, FloatArray]:
+    """Return when each message was sent, seen and clicked, and how long it is worth something."""
+    send = _hours([row[14] for row in rows])
+    messages = [json.loads(str(row[16]))["message"] for row in rows]
+    half_lives = [message.get("relevance_half_life_seconds") for message in messages]
+    return {
+        "send_hours": send,
+        "seen_hours": np.maximum(_hours([row[12] for row in rows]) - send, 0.0),
+        "clicked_hours": np.maximum(_hours([row[11] for row in rows]) - send, 0.0),
+        "begin_hours": np.array([_hour_of(message["earliest_time"]) for message in messages]),
+        "expire_hours": np.array([_hour_of(message["expire_time"]) for message in messages]),
+        "half_life_hours": np.array([np.inf if x is None else float(x) / 3600 for x in half_lives]),
+    }
+
+
+def _hours(micros: Sequence[object]) -> FloatArray:
+    return np.array([np.nan if x is None else x for x in micros], dtype=np.float64) / 3.6e9
+
+
+def _hour_of(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp() / 3600
 
 
 def _check_excluded(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str]) -> None:

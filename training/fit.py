@@ -11,12 +11,14 @@ of that many trees is grown on all.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from models.bundle import Description
+from models.bundle import Description, write_bundle
+from models.curves import FunnelDescription
 from models.features import NO_SEND
 from models.record import from_micros
 from training.dataset import Dataset, check_learnable
@@ -37,7 +39,9 @@ class Fitted:
     model_text: str
     """The one model."""
     stage_texts: dict[str, str]
-    """The models of the funnel's stages; empty where the one model serves."""
+    """Trees of the funnel's stages; empty where the one model serves."""
+    funnel: FunnelDescription | None
+    """Present where the funnel serves."""
     description: Description
     golden_rows: FloatArray
     metrics: dict[str, float]
@@ -71,18 +75,17 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     p_later = p_one
     if funnel is not None:
         metrics["later.logloss_of_funnel"] = log_loss(later.response, funnel.p_later)
-        metrics["funnel.scale"] = funnel.description.scale
+        metrics |= {f"funnel.{name.removeprefix('funnel.')}": value for name, value in funnel.metrics.items()}
         if is_clearly_better(later.response, p_one, funnel.p_later):
             progress("the one model serves: it is clearly nearer to the later orders than the funnel")
             funnel = None
         else:
             p_later = funnel.p_later
-            progress(f"the funnel by {funnel.description.engagement} serves")
+            progress("the funnel serves")
     description = Description(
         columns=data.columns,
         calibration_slope=one.calibration.slope,
         calibration_intercept=one.calibration.intercept,
-        funnel=None if funnel is None else funnel.description,
         unsubscribe_rates=_unsubscribe_rates(data),
         trained_on={
             "log": log_name,
@@ -96,6 +99,7 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     return Fitted(
         model_text=one.text,
         stage_texts={} if funnel is None else funnel.texts,
+        funnel=None if funnel is None else funnel.description,
         description=description,
         golden_rows=_golden_rows(data, hyper.seed),
         metrics={**metrics, **measure(later, p_later)},
@@ -103,6 +107,13 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
         p_later=p_later,
         learning_curve=one.learning_curve,
         importance=one.importance,
+    )
+
+
+def save(fitted: Fitted, folder: Path, name: str) -> str:
+    """Write a fitted model as a bundle, and return its version."""
+    return write_bundle(
+        folder, name, fitted.description, fitted.model_text, fitted.golden_rows, fitted.funnel, fitted.stage_texts
     )
 
 

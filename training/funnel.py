@@ -1,12 +1,9 @@
-"""The funnel: a rare order learned from the denser things that lead to it.
+"""Fitting the funnel of models.curves: a rare order learned from the denser things that lead to it.
 
-    P(order | x, no send) = P_organic(x)
-    P(order | x, a)       = P_organic(x) + scale x P_engage(x, a) x max(0, P_order(x, a | engaged) - P_organic(x))
-
-Engaging is a click where the log has enough of them, else seeing. P_engage is learned from sends, P_order from sends that engaged,
-P_organic from decisions whose message cannot have worked: those without a send, and sends that nobody engaged with. Who engages orders
-more anyway, so the product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference
-that randomisation shows, drawn towards 1 where that difference is uncertain:
+Each stage is learned where its data are dense: notice from all sends that arrived, click from those noticed, order from those clicked, organic
+orders from decisions whose message cannot have worked (no send, or never noticed). Who clicks orders more anyway, so the
+product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference that randomisation shows,
+drawn towards 1 where that difference is uncertain:
 
     scale = (m d / s^2 + 1 / t^2) / (m^2 / s^2 + 1 / t^2)
 
@@ -15,31 +12,57 @@ are weighted by (1 - p) / p, p their propensity, so that both sides hold the sam
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Funnel, combine
+from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights
 from models.features import BUILT_IN, NO_SEND
+from models.rhythm import Rhythms
+from models.stage import Design
 from training.dataset import Dataset
-from training.grow import Hyperparameters, grow
+from training.grow import Hyperparameters, parameters
+from training.lag import exposures, fit_lag, unroll
+from training.linear import LinearFit, Link, find_scaling, fit_linear, loss
+from training.rhythm import fit_rhythms
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-_LEAST_ENGAGED = 200
-_LEAST_ORDERS = 30
+_LEAST_NOTICED = 200
+_LEAST_EVENTS = 30
+_LEAST_SENDS = 100
+"""Sends of a channel from which its own lag is learned."""
+_ROUNDS = 2
 _PRIOR_DEVIATION = 0.5
 _MOST_SCALE = 3.0
+_CERTAIN = 12.0
+_PRIOR_SENDS = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedFunnel:
-    """The stages' models, how they are read, and P(order) of the later part by models that did not see it."""
+    """The funnel, the texts of its trees by stage, and P(order) of the later part by models that did not see it."""
 
+    description: FunnelDescription
     texts: dict[str, str]
-    description: Funnel
     p_later: FloatArray
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """A fitted stage with its scores of all decisions, by the final model and by that of the earlier part."""
+
+    weights: StageWeights
+    text: str | None
+    scores: FloatArray
+    earlier_scores: FloatArray
+    relevance: FloatArray
+    """What log relevance is multiplied by, of each decision."""
+    gain: float = 0.0
+    """By how much the trees lower the loss on the later part, as a share of what the stage lowers it beyond a constant."""
 
 
 def fit_funnel(
@@ -47,62 +70,266 @@ def fit_funnel(
 ) -> FittedFunnel | None:
     """Fit a funnel; None, after saying which stage has too little, where the log cannot teach one."""
     is_send = data.channel != NO_SEND
-    engaged, engagement = _engagement(data, is_send)
-    if engaged is None:
-        progress(f"no funnel: fewer than {_LEAST_ENGAGED} sends were clicked or seen")
+    arrived = is_send & (data.delivered > 0)
+    noticed = arrived & (data.seen > 0)
+    if not _LEAST_NOTICED <= noticed.sum() <= arrived.sum():
+        progress(f"no funnel: {noticed.sum()} sends were seen or clicked, {_LEAST_NOTICED} are needed")
         return None
-    orders = data.response[engaged]
-    if min(orders.sum(), len(orders) - orders.sum()) < _LEAST_ORDERS:
+    kept = [i for i, c in enumerate(data.columns) if not _is_of_time(c.name)]
+    columns, matrix = tuple(data.columns[i] for i in kept), np.ascontiguousarray(data.matrix[:, kept])
+    design = Design(columns, find_scaling(columns, matrix))
+    fitting = _Fitting(data=data, matrix=matrix, design=design, is_later=is_later, hyper=hyper, progress=progress)
+    rhythm = fit_rhythms(data, hyper.seed)
+    cells = unroll(data, arrived, Rhythms(rhythm))
+    channels = [str(c) for c in np.unique(data.channel[arrived])]
+    attention = np.zeros(len(data))
+    lags: dict[str, ChannelLag] = {}
+    for _ in range(_ROUNDS):
+        lags = _fit_lags(data, cells, channels, attention, progress)
+        exposure = np.maximum(exposures(cells, lags, data), 1e-9)
+        linear = fitting.linear(data.seen, arrived, "log", exposure)
+        attention = np.where(arrived, linear.scores, 0.0)
+    notice = fitting.stage("notice", data.seen, arrived, "log", exposure)
+    clicked = noticed & (data.clicked > 0)
+    click = fitting.stage("click", data.clicked, noticed, "logit", relevance=_relevance(data, data.seen_hours))
+    order_rows = clicked
+    if clicked.sum() < _LEAST_EVENTS:
         progress(
-            f"no funnel: {orders.sum():.0f} of {len(orders)} engaged sends were followed by an order, {_LEAST_ORDERS} of each kind are needed"
+            f"stage click: {clicked.sum()} clicks are too few, {_LEAST_EVENTS} are needed; being seen stands for a click"
         )
-        return None
-    organic_used = ~is_send | ~engaged
-    organic_orders = data.response[organic_used]
-    if min(organic_orders.sum(), len(organic_orders) - organic_orders.sum()) < _LEAST_ORDERS:
-        progress(f"no funnel: {organic_orders.sum():.0f} orders came without a message, {_LEAST_ORDERS} are needed")
-        return None
-    of_context = data.matrix.copy()
-    of_context[:, [i for i, c in enumerate(data.columns) if _is_of_action(c.name)]] = np.nan
-    engage = grow(data, data.matrix, engaged.astype(np.float64), is_send, is_later, hyper)
-    order = grow(data, data.matrix, data.response, engaged, is_later, hyper)
-    organic = grow(data, of_context, data.response, organic_used, is_later, hyper)
-    plain = Funnel(
-        engage=engage.calibration,
-        engaged_order=order.calibration,
-        organic=organic.calibration,
+        click, order_rows = fitting.constant(_CERTAIN), noticed
+    hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
+    order = fitting.stage(
+        "order", data.response, order_rows, "logit", relevance=_relevance(data, hours), prior_slope=1.0
+    )
+    organic = fitting.stage("organic", data.response, ~is_send | (arrived & ~noticed), "logit", of_context=True)
+    unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit")
+    stages = dict(zip(STAGES, (notice, click, order, organic, unsubscribe), strict=True))
+    description = FunnelDescription(
+        columns=columns,
+        scaling=find_scaling(columns, matrix),
+        rhythm=rhythm,
+        lags=lags,
+        delivered=_delivered(data, is_send),
+        stages={name: stage.weights for name, stage in stages.items()},
+        interest_deviation=hyper.interest_deviation,
         scale=1.0,
-        engagement=engagement,
+        notes=dict(fitting.notes),
     )
-    everyone = np.ones(len(data), dtype=bool)
-    base = combine(plain, engage.raw, order.raw, organic.raw, ~everyone)
-    effect = combine(plain, engage.raw, order.raw, organic.raw, everyone) - base
-    description = Funnel(
-        engage=plain.engage,
-        engaged_order=plain.engaged_order,
-        organic=plain.organic,
-        scale=_scale(data, is_send, effect),
-        engagement=engagement,
-    )
+    whole = exposures(unroll(data, is_send, Rhythms(rhythm), to_expiry=True), lags, data)
+    effect = _effect(data, stages, whole, is_send, earlier=False)
+    description = replace(description, scale=_scale(data, is_send, effect))
+    later = _effect(data, stages, whole, is_send, earlier=True) * description.scale
+    p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later]
     return FittedFunnel(
-        texts={"engage": engage.text, "engaged_order": order.text, "organic": organic.text},
         description=description,
-        p_later=combine(description, engage.raw_later, order.raw_later, organic.raw_later, is_send[is_later]),
+        texts={name: stage.text for name, stage in stages.items() if stage.text is not None},
+        p_later=p_later,
+        metrics=fitting.metrics | {"funnel.scale": description.scale},
     )
 
 
-def _engagement(data: Dataset, is_send: BoolArray) -> tuple[BoolArray | None, str]:
-    """Return which sends were engaged with, and by what: clicks where there are enough, else having been seen."""
-    for name, happened in (("clicked", data.clicked), ("seen", data.seen)):
-        engaged = is_send & (happened > 0)
-        if _LEAST_ENGAGED <= engaged.sum() <= is_send.sum() - _LEAST_ENGAGED:
-            return engaged, name
-    return None, ""
+class _Fitting:
+    """Fits stages on one log, and notes what was too thin."""
+
+    def __init__(
+        self,
+        *,
+        data: Dataset,
+        matrix: FloatArray,
+        design: Design,
+        is_later: BoolArray,
+        hyper: Hyperparameters,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._data, self._matrix, self._design = data, matrix, design
+        self._is_later, self._hyper, self._progress = is_later, hyper, progress
+        self.notes: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+
+    def linear(
+        self,
+        label: FloatArray,
+        used: BoolArray,
+        link: Link,
+        exposure: FloatArray | None = None,
+        extra: FloatArray | None = None,
+        offset: FloatArray | None = None,
+        matrix: FloatArray | None = None,
+    ) -> LinearFit:
+        matrix = self._matrix if matrix is None else matrix
+        return fit_linear(self._design, matrix, label, used, self._is_later, link, exposure, extra, offset)
+
+    def constant(self, score: float) -> _Stage:
+        """Return a stage that says the same of everything."""
+        n = len(self._data)
+        weights = np.zeros((1 + len(self._design.channels), self._design.width))
+        weights[0, 0] = score
+        return _Stage(
+            weights=_pack(weights, None, 0.0, has_trees=False),
+            text=None,
+            scores=np.full(n, score),
+            earlier_scores=np.full(n, score),
+            relevance=np.zeros(n),
+        )
+
+    def stage(
+        self,
+        name: str,
+        label: FloatArray,
+        used: BoolArray,
+        link: Link,
+        exposure: FloatArray | None = None,
+        relevance: FloatArray | None = None,
+        *,
+        prior_slope: float = 0.0,
+        of_context: bool = False,
+    ) -> _Stage:
+        """Fit a stage on the rows used: linear, then trees where they help; a constant where there is too little."""
+        events = (
+            min(float(label[used].sum()), float((1 - label[used]).sum()))
+            if link == "logit"
+            else float(label[used].sum())
+        )
+        earlier, later = used & ~self._is_later, used & self._is_later
+        if events < _LEAST_EVENTS or label[earlier].sum() < 5 or label[later].sum() < 1:
+            rate = (label[used].sum() + 0.5) / (used.sum() + 1.0)
+            note = (
+                f"{events:.0f} events are too few, {_LEAST_EVENTS} are needed; the mean rate {rate:.4f} stands for it"
+            )
+            self.notes[name] = note
+            self._progress(f"stage {name}: {note}")
+            return self.constant(float(np.log(rate / (1 - rate))))
+        matrix = self._matrix
+        if of_context:
+            matrix = matrix.copy()
+            matrix[:, [i for i, c in enumerate(self._columns) if not _is_of_context(c.name)]] = np.nan
+        relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
+        extra = offset = None
+        if relevance is not None:
+            extra, offset = np.log(relevance)[:, None], prior_slope * np.log(relevance)
+        linear = self.linear(label, used, link, exposure, extra, offset, matrix)
+        text, scores, earlier_scores = self._boost(matrix, label, used, link, exposure, linear)
+        exposures_ = np.ones(len(label)) if exposure is None else exposure
+        before = loss(link, linear.earlier_scores[later], label[later], exposures_[later])
+        after = loss(link, earlier_scores[later], label[later], exposures_[later])
+        self.metrics |= {f"{name}.loss.linear": before, f"{name}.loss": after}
+        codes = self._design.channel_codes(matrix)
+        slope = np.zeros(len(label))
+        if relevance is not None:
+            slope = linear.weights[0, -1] + np.where(codes >= 0, linear.weights[1 + np.maximum(codes, 0), -1], 0.0)
+        slope = slope + prior_slope if relevance is not None else slope
+        decay = slope * (0.0 if relevance is None else np.log(relevance))
+        return _Stage(
+            weights=_pack(linear.weights, relevance, prior_slope, has_trees=text is not None),
+            text=text,
+            scores=scores - decay,
+            earlier_scores=earlier_scores - decay,
+            relevance=slope,
+        )
+
+    @property
+    def _columns(self) -> tuple[object, ...]:
+        return tuple(c for c in self._data.columns if not _is_of_time(c.name))
+
+    def _boost(
+        self,
+        matrix: FloatArray,
+        label: FloatArray,
+        used: BoolArray,
+        link: Link,
+        exposure: FloatArray | None,
+        linear: LinearFit,
+    ) -> tuple[str | None, FloatArray, FloatArray]:
+        """Grow trees from the linear part's scores, as many as lower the loss on the later part; none where they do not."""
+        offset = np.zeros(len(label)) if exposure is None else np.log(exposure)
+        earlier, later = used & ~self._is_later, used & self._is_later
+        settings = parameters(self._hyper, int(used.sum())) | {"objective": "binary" if link == "logit" else "poisson"}
+        settings["num_leaves"] = 4
+
+        def rows(mask: BoolArray, scores: FloatArray, like: lgb.Dataset | None = None) -> lgb.Dataset:
+            return lgb.Dataset(
+                matrix[mask],
+                label=label[mask],
+                init_score=(scores + offset)[mask],
+                reference=like,
+                categorical_feature=[i for i, c in enumerate(self._columns) if c.kind == "category"],
+                free_raw_data=False,
+                params={"verbosity": -1},
+            )
+
+        train = rows(earlier, linear.earlier_scores)
+        trial = lgb.train(
+            settings,
+            train,
+            num_boost_round=self._hyper.trees,
+            valid_sets=[rows(later, linear.earlier_scores, train)],
+            callbacks=[lgb.early_stopping(self._hyper.patience, verbose=False)],
+        )
+        trees = trial.best_iteration
+        tried = linear.earlier_scores + np.asarray(trial.predict(matrix, raw_score=True, num_iteration=trees))
+        exposures_ = np.exp(offset)
+        improved = loss(link, linear.earlier_scores[later], label[later], exposures_[later]) - loss(
+            link, tried[later], label[later], exposures_[later]
+        )
+        if trees < 1 or improved <= 0:
+            return None, linear.scores, linear.earlier_scores
+        final = lgb.train(settings, rows(used, linear.scores), num_boost_round=trees)
+        return final.model_to_string(), linear.scores + np.asarray(final.predict(matrix, raw_score=True)), tried
 
 
-def _is_of_action(name: str) -> bool:
-    feature = BUILT_IN.get(name)
-    return feature is not None and feature.of_context is None
+def _pack(weights: FloatArray, relevance: FloatArray | None, prior_slope: float, *, has_trees: bool) -> StageWeights:
+    slopes: tuple[float, ...] = ()
+    if relevance is not None:
+        slopes = tuple(float(x) for x in (prior_slope + weights[0, -1], *weights[1:, -1]))
+        weights = weights[:, :-1]
+    return StageWeights(
+        weights=tuple(tuple(float(x) for x in row) for row in weights), relevance=slopes, has_trees=has_trees
+    )
+
+
+def _fit_lags(
+    data: Dataset, cells: object, channels: list[str], attention: FloatArray, progress: Callable[[str], None]
+) -> dict[str, ChannelLag]:
+    of = data.channel[cells.send]  # type: ignore[attr-defined]
+    found = {}
+    for channel in channels:
+        rows = of == channel
+        if (data.channel == channel).sum() >= _LEAST_SENDS and data.seen[data.channel == channel].sum() >= 10:
+            found[channel] = fit_lag(cells, rows, attention)  # type: ignore[arg-type]
+    everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)  # type: ignore[arg-type]
+    return {channel: found.get(channel, everything) for channel in channels}
+
+
+def _delivered(data: Dataset, is_send: BoolArray) -> dict[str, float]:
+    """Return P(delivered | send) by channel, drawn towards that of all."""
+    overall = float(data.delivered[is_send].mean())
+    rates = {}
+    for channel in np.unique(data.channel[is_send]):
+        mine = data.delivered[data.channel == channel]
+        rates[str(channel)] = float((mine.sum() + _PRIOR_SENDS * overall) / (len(mine) + _PRIOR_SENDS))
+    return rates
+
+
+def _relevance(data: Dataset, hours: FloatArray) -> FloatArray:
+    """Return what is left of each message's relevance so many hours after its send, 1 where it was not."""
+    lag = np.maximum(data.send_hours + hours - data.begin_hours, 0.0)
+    return np.where(np.isnan(lag), 1.0, np.exp2(-np.nan_to_num(lag) / data.half_life_hours))
+
+
+def _effect(
+    data: Dataset, stages: dict[str, _Stage], exposure: FloatArray, is_send: BoolArray, *, earlier: bool
+) -> FloatArray:
+    """Return the modelled effect of each decision on P(order), with the relevance at its send; 0 for no send."""
+
+    def score(name: str) -> FloatArray:
+        stage = stages[name]
+        found = stage.earlier_scores if earlier else stage.scores
+        return found + stage.relevance * np.log(_relevance(data, np.full(len(data), 3.0)))
+
+    noticed = 1 - np.exp(-exposure * np.exp(np.minimum(score("notice"), 20.0)))
+    gain = np.maximum(_logistic(score("order")) - _logistic(score("organic")), 0.0)
+    return np.where(is_send, noticed * _logistic(score("click")) * gain, 0.0)
 
 
 def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:
@@ -121,3 +348,18 @@ def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:
     prior = 1 / _PRIOR_DEVIATION**2
     found = (modelled * difference / variance + prior) / (modelled**2 / variance + prior)
     return float(np.clip(found, 0.0, _MOST_SCALE))
+
+
+def _is_of_time(name: str) -> bool:
+    feature = BUILT_IN.get(name)
+    return feature is not None and feature.of_time is not None
+
+
+def _is_of_context(name: str) -> bool:
+    feature = BUILT_IN.get(name)
+    return feature is None or feature.of_context is not None
+
+
+def _logistic(x: FloatArray) -> FloatArray:
+    found: FloatArray = 1 / (1 + np.exp(-np.clip(x, -40.0, 40.0)))
+    return found

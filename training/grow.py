@@ -30,6 +30,8 @@ class Hyperparameters:
     row_share: float = 0.8
     patience: int = 50
     """Trees without improvement after which growing stops."""
+    interest_deviation: float = 1.5
+    """Spread of a customer's interest in one message, as a logit; no single-step log can tell it."""
     later_share: float = 0.25
     """Share of decisions, the latest, that choose the number of trees and calibrate."""
     seed: int = 0
@@ -55,13 +57,13 @@ def grow(
 ) -> Grown:
     """Grow a model of a label on the rows used; arrays have shape (n,), `matrix` (n, n_columns)."""
     earlier, later = used & ~is_later, used & is_later
-    parameters = _parameters(hyper, int(used.sum()))
+    settings = parameters(hyper, int(used.sum()))
     train = _lgb_data(data, matrix[earlier], label[earlier])
     can_choose = min(label[later].sum(), later.sum() - label[later].sum()) >= _LEAST_OF_EACH
     curve: dict[str, dict[str, list[float]]] = {}
     if can_choose:
         trial = lgb.train(
-            parameters,
+            settings,
             train,
             num_boost_round=hyper.trees,
             valid_sets=[train, _lgb_data(data, matrix[later], label[later], train)],
@@ -71,10 +73,10 @@ def grow(
         trees = max(1, trial.best_iteration)
     else:
         trees = min(_TREES_UNSEEN, hyper.trees)
-        trial = lgb.train(parameters, train, num_boost_round=trees)
+        trial = lgb.train(settings, train, num_boost_round=trees)
     raw_later = np.asarray(trial.predict(matrix[is_later], raw_score=True, num_iteration=trees), dtype=np.float64)
     slope, intercept = calibrate(raw_later[used[is_later]], label[later])
-    final = lgb.train(parameters, _lgb_data(data, matrix[used], label[used]), num_boost_round=trees)
+    final = lgb.train(settings, _lgb_data(data, matrix[used], label[used]), num_boost_round=trees)
     gains = final.feature_importance(importance_type="gain")
     return Grown(
         text=final.model_to_string(),
@@ -87,7 +89,8 @@ def grow(
     )
 
 
-def _parameters(hyper: Hyperparameters, rows: int) -> dict[str, object]:
+def parameters(hyper: Hyperparameters, rows: int) -> dict[str, object]:
+    """Return LightGBM's parameters for so many rows."""
     return {
         "objective": "binary",
         "learning_rate": hyper.learning_rate,

@@ -16,10 +16,10 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from models.bundle import load_bundle, write_bundle
+from models.bundle import load_bundle
 from models.errors import BundleMissing, LogUnusable
 from training.dataset import Dataset
-from training.fit import Fitted
+from training.fit import Fitted, save
 from training.grow import Hyperparameters
 from training.plots import plot_fit
 
@@ -86,9 +86,7 @@ class MlflowRegistry:
         """
         with self._run(f"train {name}") as run_id, tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            version = write_bundle(
-                folder / "bundle", name, fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts
-            )
+            version = save(fitted, folder / "bundle", name)
             parameters = {
                 **asdict(hyper),
                 **fitted.description.trained_on,

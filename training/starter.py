@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from models.bundle import MANIFEST, write_bundle
+from models.bundle import MANIFEST
 from models.rules import Rules
 from service.store.store import Store
 from training.dataset import read_dataset
-from training.fit import fit
+from training.fit import fit, save
 from training.grow import Hyperparameters
 from training.journal import write_log
 from training.simulate import WINDOW, simulate_log
@@ -31,9 +31,7 @@ def make_starter(folder: Path, rules: Rules) -> str:
         finally:
             store.close()
         fitted = fit(read_dataset(url, WINDOW), Hyperparameters(), "simulated")
-    return write_bundle(
-        folder, "starter", fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts
-    )
+    return save(fitted, folder, "starter")
 
 
 def has_bundle(folder: Path) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import write_bundle
 from models.context import (
     ChannelOption,
     Constraints,
@@ -38,7 +37,7 @@ from service.store.rows import new_decision_id
 from service.store.store import Store
 from tests.service.served import MovedClock
 from training.dataset import Dataset
-from training.fit import Fitted
+from training.fit import Fitted, save
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key, write_log
 
 FloatArray = NDArray[np.float64]
@@ -306,4 +305,4 @@ def world(decisions: int, seed: int = 0, *, is_seen_logged: bool = False) -> Dat
 
 def write_fitted(folder: Path, name: str, fitted: Fitted) -> str:
     """Write what was fitted as a bundle; return its version."""
-    return write_bundle(folder, name, fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts)
+    return save(fitted, folder, name)

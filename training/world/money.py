@@ -8,11 +8,11 @@ from time import process_time
 
 import numpy as np
 
-from models.bundle import Bundle, load_bundle, write_bundle
+from models.bundle import Bundle, load_bundle
 from models.rules import Rules
 from service.store.store import Store
 from training.dataset import read_dataset
-from training.fit import fit
+from training.fit import fit, save
 from training.grow import Hyperparameters
 from training.journal import write_log
 from training.simulate import WINDOW
@@ -116,7 +116,7 @@ def train_bundle(bench: Bench, seed: int, folder: Path) -> Bundle | None:
         complete = to_time(int(bench.log_world.messages.arrive[-1]) + GAP_HOURS)
         data = read_dataset(url, WINDOW, as_of=complete)
         fitted = fit(data, Hyperparameters(seed=seed), "world", progress=lambda _: None)
-    write_bundle(folder, "world", fitted.description, fitted.model_text, fitted.golden_rows, fitted.stage_texts)
+    save(fitted, folder, "world")
     return load_bundle(folder)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.cascade import Progress, advance_time
 from models.context import Context, Verdict
 from models.decide import decide
 from models.eligibility import EligibleChannel, find_eligible
@@ -210,13 +209,7 @@ class ServiceCore(_Deaf):
             return Reply(action=Action(channel=NO_SEND), ask_time=choice.retry_time, is_deferred=True)
         if choice.verdict is not Verdict.SEND or choice.action is None or choice.action.send_time is None:
             return Reply(action=Action(channel=NO_SEND), propensity=choice.propensity)
-        progress = Progress(
-            events={},
-            last_send_time=choice.action.send_time,
-            last_channel=choice.action.channel,
-            steps_made=context.step,
-        )
-        following = advance_time(self._rules, progress) if len(choice.steps) > 1 else None
+        following = choice.steps[1].not_before if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
 
 

@@ -1,0 +1,123 @@
+"""How long a message of each channel keeps being noticed, and how a channel follows its readers' rhythm.
+
+The hazard of noticing a send i of channel c in a cell g of one hour is
+
+    lambda_i(g) = exp(attention_i) x keep_c(g - sent_i) x exp(power_c log rhythm_i(g) + hour_c(g)),
+
+a Poisson regression over the cells in which each send was still unnoticed, with a ridge that draws power_c towards 1 and the hours towards
+0. Attention is what the stage `notice` says (training.linear, training.grow); the two are fitted in turns.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from models.curves import AGES, HOUR_BINS, ChannelLag, age_bins, hour_bins
+from models.rhythm import WEEK, Rhythms, hours_of_week
+from training.dataset import Dataset
+from training.rhythm import count_activity
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+_RIDGE_HOUR, _RIDGE_POWER, _RIDGE_AGE = 10.0, 4.0, 3.0
+_BINS = len(set(age_bins(np.arange(AGES))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """One row for each hour in which a send could still be noticed, the hour of its notice the last; arrays of shape (rows,)."""
+
+    send: IntArray
+    """Which decision."""
+    age: IntArray
+    hour: IntArray
+    """Hour of the local week."""
+    log_rhythm: FloatArray
+    weight: FloatArray
+    """Share of the hour in which it could be noticed."""
+    is_noticed: FloatArray
+
+
+def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expiry: bool = False) -> Cells:
+    """Return the cells of the sends used, no more than AGES hours after each; up to its notice, or all `to_expiry`."""
+    weeks = np.log(rhythms.of(count_activity(data)))
+    send: list[IntArray] = []
+    age: list[IntArray] = []
+    hour: list[IntArray] = []
+    weight: list[FloatArray] = []
+    noticed: list[FloatArray] = []
+    for i in np.flatnonzero(used):
+        start = data.send_hours[i]
+        first = int(np.floor(start))
+        seen = np.nan if to_expiry else data.seen_hours[i]
+        end = min(float(data.expire_hours[i]), start + AGES - 1)
+        stop = int(np.floor(start + seen)) - first if not np.isnan(seen) else int(np.ceil(end)) - first - 1
+        count = max(1, min(stop + 1, AGES))
+        send.append(np.full(count, i))
+        age.append(np.arange(count))
+        hour.append(hours_of_week(range(first, first + count), str(data.time_zone[i])))
+        share = np.ones(count)
+        share[0] -= start - first
+        share[-1] -= 0.5 if not np.isnan(seen) else 0.0
+        weight.append(np.maximum(share, 0.05))
+        happened = np.zeros(count)
+        happened[-1] = not np.isnan(seen)
+        noticed.append(happened)
+    sends, hours = np.concatenate(send), np.concatenate(hour)
+    return Cells(
+        send=sends,
+        age=np.concatenate(age),
+        hour=hours,
+        log_rhythm=weeks[sends, hours],
+        weight=np.concatenate(weight),
+        is_noticed=np.concatenate(noticed),
+    )
+
+
+def fit_lag(cells: Cells, rows: NDArray[np.bool_], attention: FloatArray) -> ChannelLag:
+    """Fit the lag of one channel from its rows; `attention`, shape (n,), are log rates of all decisions."""
+    ages, hours = age_bins(cells.age[rows]), hour_bins(cells.hour[rows])
+    rhythm, happened = cells.log_rhythm[rows], cells.is_noticed[rows]
+    offset = attention[cells.send[rows]] + np.log(cells.weight[rows])
+    level = np.log((happened.sum() + 0.5) / np.exp(offset).sum())
+
+    def split(theta: FloatArray) -> tuple[FloatArray, float, FloatArray]:
+        return theta[:_BINS], float(theta[_BINS]), theta[_BINS + 1 :]
+
+    def objective(theta: FloatArray) -> tuple[float, FloatArray]:
+        by_age, power, by_hour = split(theta)
+        score = np.minimum(offset + by_age[ages] + power * rhythm + by_hour[hours], 30.0)
+        expected = np.exp(score)
+        step = np.diff(by_age)
+        value = float(np.sum(expected - happened * score))
+        value += (
+            _RIDGE_AGE * float(step @ step) + _RIDGE_POWER * (power - 1) ** 2 + _RIDGE_HOUR * float(by_hour @ by_hour)
+        )
+        residual = expected - happened
+        of_age = np.bincount(ages, residual, minlength=_BINS)
+        of_age[1:] += 2 * _RIDGE_AGE * step
+        of_age[:-1] -= 2 * _RIDGE_AGE * step
+        of_hour = np.bincount(hours, residual, minlength=HOUR_BINS) + 2 * _RIDGE_HOUR * by_hour
+        of_power = float(residual @ rhythm) + 2 * _RIDGE_POWER * (power - 1)
+        return value, np.concatenate([of_age, [of_power], of_hour])
+
+    begin = np.concatenate([np.full(_BINS, level), [1.0], np.zeros(HOUR_BINS)])
+    found = minimize(objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    by_age, power, by_hour = split(found)
+    return ChannelLag(log_keep=tuple(float(x) for x in by_age), power=power, log_hours=tuple(float(x) for x in by_hour))
+
+
+def exposures(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> FloatArray:
+    """Return the cumulative hazard of each decision at an attention of 1, up to its notice or end; shape (n,)."""
+    total = np.zeros(len(data))
+    channels = data.channel[cells.send]
+    for channel, lag in lags.items():
+        rows = channels == channel
+        rate = lag.rate(cells.age[rows], cells.log_rhythm[rows], cells.hour[rows]) * cells.weight[rows]
+        np.add.at(total, cells.send[rows], rate)
+    return total
+
+
+assert WEEK == 168

@@ -70,8 +70,8 @@ def test_500_requests_are_one_batch(service: Served) -> None:
     assert service.rows("SELECT count(*) FROM decisions") == [(500,)]
 
 
-def test_one_customers_requests_in_a_batch_keep_their_cap_and_order(service: Served) -> None:
-    """Within a batch a customer's requests are decided in their order, so the first ones get the cap's places."""
+def test_of_requests_worth_the_same_the_first_get_the_places_of_a_cap(service: Served) -> None:
+    """A batch keeps a customer's cap; between messages that are worth the same, their order decides."""
     requests = [choose_request(f"request-{number}", channels=["in_app"]) for number in range(6)]
 
     results = service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=requests)).results

@@ -80,7 +80,8 @@ class ChannelChoiceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchChooseChannel(self, request, context):
-        """Decides up to 500 requests; items come back in order, each with a decision or its own error.
+        """Decides up to 500 requests; items come back in order, each with a decision or its own error. The LIVE ones of one person are decided
+        together: places of caps go by Message.priority, between equals to the greatest value in all, and last by the order of the requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

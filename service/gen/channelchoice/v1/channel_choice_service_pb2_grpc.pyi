@@ -40,7 +40,9 @@ class ChannelChoiceServiceStub:
     ChooseChannel: _grpc.UnaryUnaryMultiCallable[_channel_choice_service_pb2.ChooseChannelRequest, _channel_choice_service_pb2.ChooseChannelResponse]
     """Decides one message for one customer. The same request_id with the same body gets the first answer again; with another body, ALREADY_EXISTS."""
     BatchChooseChannel: _grpc.UnaryUnaryMultiCallable[_channel_choice_service_pb2.BatchChooseChannelRequest, _channel_choice_service_pb2.BatchChooseChannelResponse]
-    """Decides up to 500 requests; items come back in order, each with a decision or its own error."""
+    """Decides up to 500 requests; items come back in order, each with a decision or its own error. The LIVE ones of one person are decided
+    together: places of caps go by Message.priority, between equals to the greatest value in all, and last by the order of the requests.
+    """
     StreamChooseChannel: _grpc.StreamStreamMultiCallable[_channel_choice_service_pb2.StreamChooseChannelRequest, _channel_choice_service_pb2.StreamChooseChannelResponse]
     """Decides requests as they come, matched by request_id; flow control is the stream's."""
     AdvanceCascade: _grpc.UnaryUnaryMultiCallable[_channel_choice_service_pb2.AdvanceCascadeRequest, _channel_choice_service_pb2.AdvanceCascadeResponse]
@@ -60,7 +62,9 @@ class ChannelChoiceServiceAsyncStub(ChannelChoiceServiceStub):
     ChooseChannel: _aio.UnaryUnaryMultiCallable[_channel_choice_service_pb2.ChooseChannelRequest, _channel_choice_service_pb2.ChooseChannelResponse]  # type: ignore[assignment]
     """Decides one message for one customer. The same request_id with the same body gets the first answer again; with another body, ALREADY_EXISTS."""
     BatchChooseChannel: _aio.UnaryUnaryMultiCallable[_channel_choice_service_pb2.BatchChooseChannelRequest, _channel_choice_service_pb2.BatchChooseChannelResponse]  # type: ignore[assignment]
-    """Decides up to 500 requests; items come back in order, each with a decision or its own error."""
+    """Decides up to 500 requests; items come back in order, each with a decision or its own error. The LIVE ones of one person are decided
+    together: places of caps go by Message.priority, between equals to the greatest value in all, and last by the order of the requests.
+    """
     StreamChooseChannel: _aio.StreamStreamMultiCallable[_channel_choice_service_pb2.StreamChooseChannelRequest, _channel_choice_service_pb2.StreamChooseChannelResponse]  # type: ignore[assignment]
     """Decides requests as they come, matched by request_id; flow control is the stream's."""
     AdvanceCascade: _aio.UnaryUnaryMultiCallable[_channel_choice_service_pb2.AdvanceCascadeRequest, _channel_choice_service_pb2.AdvanceCascadeResponse]  # type: ignore[assignment]
@@ -89,7 +93,9 @@ class ChannelChoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _channel_choice_service_pb2.BatchChooseChannelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_channel_choice_service_pb2.BatchChooseChannelResponse, _abc.Awaitable[_channel_choice_service_pb2.BatchChooseChannelResponse]]:
-        """Decides up to 500 requests; items come back in order, each with a decision or its own error."""
+        """Decides up to 500 requests; items come back in order, each with a decision or its own error. The LIVE ones of one person are decided
+        together: places of caps go by Message.priority, between equals to the greatest value in all, and last by the order of the requests.
+        """
 
     @_abc_1.abstractmethod
     def StreamChooseChannel(

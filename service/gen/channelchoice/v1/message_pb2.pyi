@@ -164,7 +164,10 @@ class Message(_message.Message):
     journey_stage: _builtins.str
     """Where the customer is on their way, such as new, active or lapsing, up to 64 characters. Optional."""
     priority: _builtins.int
-    """Priority among messages that compete for one customer, 0 (least) to 100. Default 0."""
+    """Priority among messages that compete for one customer in a batch, 0 (least) to 100. A message is decided as if those of lower priority
+    were not there; equals share the places of caps by value. The rules may keep a cap's last place for a priority, in every call. Messages
+    that are not MARKETING come before all others, whatever their priority. Default 0.
+    """
     @_builtins.property
     def order_margin(self) -> _money_pb2.Money:
         """What one order caused by this message earns before messaging cost. Not negative. Required; zero says that nothing is earned."""

@@ -25,8 +25,8 @@ from scipy.special import ndtr
 
 FloatArray = NDArray[np.float64]
 REACH: Final = 7.0
-PANEL: Final = 3.0
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(14)
+PANEL: Final = 3.5
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2
 _FAR: Final = 40.0
 """Deviations at which a normal density is 0 and its distribution function 1 in floating point."""

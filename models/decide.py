@@ -17,7 +17,7 @@ from models.curves import Curves, plain_curves, sends_of
 from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.features import Action
 from models.planner import CascadeValues, Prices, value_cascades
-from models.policies import GreedyFloor, Policy, RuleCascade, draw
+from models.policies import RuleCascade, draw, make_policy
 from models.rules import Rules
 
 FloatArray = NDArray[np.float64]
@@ -40,6 +40,8 @@ class Choice:
     slot: Slot | None = None
     price_micros: int = 0
     propensity: float = 1.0
+    exploration_cost_micros: float = 0.0
+    """What exploring is expected to lose against the action that the policy values most."""
     suppressed: tuple[Suppressed, ...] = ()
     steps: tuple[Step, ...] = ()
     cascade_end: CascadeEnd | None = None
@@ -82,6 +84,7 @@ class Evaluation:
     """None where the rule cascade decides, and values say nothing."""
     suppressed: tuple[Suppressed, ...]
     policy: str
+    exploration_cost_micros: float
     bundle_version: str
     degraded: tuple[Degraded, ...]
 
@@ -111,8 +114,7 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     estimate, degraded = _estimate(context, rules, bundle, considered)
     planned = value_actions(context, rules, considered, estimate)
     suppressed = found.suppressed
-    chosen_by = rules.policy
-    policy: Policy = GreedyFloor(chosen_by.exploration_floor, chosen_by.exploration_limit, chosen_by.paid_caution)
+    policy = make_policy(rules, context)
     by_order = bool(degraded) or context.message.is_owed
     if by_order:
         policy = RuleCascade(rules.cascade.order)
@@ -131,14 +133,16 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     if not degraded:
         suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
     table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
+    probabilities = policy.distribution(table)
     return Evaluation(
         context=context,
-        distribution=Distribution(table=table, probabilities=policy.distribution(table)),
+        distribution=Distribution(table=table, probabilities=probabilities),
         eligible=found.eligible,
         planned=planned,
         cascades=cascades,
         suppressed=suppressed,
         policy=policy.name,
+        exploration_cost_micros=policy.exploration_cost(table, probabilities),
         bundle_version=version,
         degraded=degraded,
     )
@@ -156,6 +160,7 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         slot=slot_of(found.eligible, action),
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
+        exploration_cost_micros=found.exploration_cost_micros,
         suppressed=found.suppressed,
         steps=plan(
             context,

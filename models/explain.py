@@ -19,8 +19,13 @@ _ENDS = {
 
 
 def explain(decision: Decision, currency: str) -> tuple[str, ...]:
-    """Return sentences, the served action first, then each channel that was not chosen, best first."""
-    return (*_verdict(decision), *_alternatives(decision, currency), *_suppressions(decision))
+    """Return sentences: the served action, each channel with its money, best first, what exploring costs, and what was suppressed."""
+    return (
+        *_verdict(decision),
+        *_alternatives(decision, currency),
+        *_exploration(decision, currency),
+        *_suppressions(decision),
+    )
 
 
 def free_only_micros(decision: Decision, rules: Rules) -> float:
@@ -76,6 +81,12 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
             f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}, "
             f"with what may follow {table.plan_micros[index] / 1e6:.2f}; probability {share:.4g} over its slots."
         )
+
+
+def _exploration(decision: Decision, currency: str) -> Iterable[str]:
+    cost = decision.choice.exploration_cost_micros
+    if cost > 0:
+        yield f"Exploring is expected to cost {cost / 1e6:.4f} {currency} here, against the action that is valued most."
 
 
 def _suppressions(decision: Decision) -> Iterable[str]:

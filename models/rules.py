@@ -22,6 +22,9 @@ from models.errors import RulesInvalid, Violation
 Category = Literal["marketing", "service", "transactional"]
 Consent = Literal["granted", "denied"]
 FreeFirstMode = Literal["by_value", "strict"]
+PolicyName = Literal[
+    "greedy_floor", "inverse_gap", "thompson", "epsilon_greedy", "greedy", "rule_cascade", "most_engaged"
+]
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _EVERY = "*"
@@ -162,14 +165,18 @@ class TopicCap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRules:
-    """How much is explored, and what a paid channel must be worth to be considered at all."""
+    """Which policy chooses, how much it explores, and what a paid channel must be worth to be considered at all."""
 
     __pydantic_config__ = _STRICT
 
+    name: PolicyName = "greedy_floor"
+    """The policy of models.policies that chooses by the bundle's values."""
+    exploration_budget: Micros | None = None
+    """The most that exploring is expected to cost in a thousand decisions; none: no limit in money. inverse_gap needs it."""
     exploration_floor: Annotated[Share, Field(gt=0)] = 0.01
-    """The smallest propensity that an eligible action keeps, where all floors together stay below exploration_limit."""
+    """The smallest propensity of an eligible action under greedy_floor and thompson, within exploration_limit and exploration_budget."""
     exploration_limit: Annotated[Share, Field(gt=0)] = 0.1
-    """The most probability that exploration takes in all."""
+    """The most probability that all floors take together; what epsilon_greedy explores with."""
     paid_optimism: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 3.0
     """A paid send is not eligible where its price is above this many times its expected incremental value."""
     paid_caution: Share = 0.05
@@ -374,6 +381,12 @@ def _contradictions(rules: Rules) -> list[Violation]:
         refuse("cascade.order", "has a paid channel before a free one; put the free ones first")
     if rules.policy.exploration_floor > rules.policy.exploration_limit:
         refuse("policy.exploration_floor", "is above policy.exploration_limit")
+    if rules.policy.exploration_budget == 0:
+        problem = 'is zero; write what a thousand decisions may cost, such as "500", or name the policy "greedy"'
+        refuse("policy.exploration_budget", problem)
+    if rules.policy.name == "inverse_gap" and rules.policy.exploration_budget is None:
+        problem = 'is missing; policy.name = "inverse_gap" explores by it: write what a thousand decisions may cost, such as "500"'
+        refuse("policy.exploration_budget", problem)
     if rules.holdout.share > 0 and not rules.holdout.salt:
         refuse("holdout.salt", "is empty; give the holdout a salt, and keep it as long as the holdout lasts")
     return found

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from models.decide import Decision, decide, end_cascade, is_held_out, make_seed
 from models.eligibility import find_eligible
 from models.features import NO_SEND, Action
 from models.record import choice_to_json, pack_actions
-from models.rules import Cap, Category, Holdout, Rules
+from models.rules import Cap, Category, Holdout, PolicyName, Rules
 from tests.unit.examples import (
     CONTEXT,
     DAY,
@@ -312,6 +313,53 @@ def test_dearer_channel_never_has_a_greater_share(
         return share(decide(replace(CONTEXT, message=message, options=options), rules, bundle), "sms")
 
     assert share_at(max(prices)) <= share_at(min(prices)) + 1e-12
+
+
+@pytest.mark.parametrize("name", get_args(PolicyName))
+@given(
+    request_and_rules=some_requests(),
+    bundle=some_bundles(),
+    seed=st.integers(0, 2**63 - 1),
+    budget=st.sampled_from([RUBLE, 1_000 * RUBLE, 10**12]),
+)
+def test_every_policy_chooses_what_is_eligible_within_its_budget(
+    name: PolicyName, request_and_rules: tuple[Context, Rules], bundle: Bundle, seed: int, budget: int
+) -> None:
+    """Whatever policy the rules name, a send is of an eligible slot, has its logged propensity, and exploring keeps the budget."""
+    context, rules = request_and_rules
+    rules = replace(rules, policy=replace(rules.policy, name=name, exploration_budget=budget))
+    context = with_message(replace(context, seed=seed), category="marketing")
+
+    decision = decide(context, rules, bundle)
+
+    choice, found = decision.choice, decision.distribution
+    assert 0 <= choice.exploration_cost_micros <= budget / 1000 * (1 + 1e-9)
+    if found is None:
+        return
+    assert choice.policy == name
+    assert choice.action in found.table.actions
+    assert 0 < choice.propensity == found.probabilities[found.table.actions.index(choice.action)]
+    if choice.slot is not None:
+        eligible = {c.channel: c for c in find_eligible(context, rules).eligible}
+        assert choice.slot in eligible[choice.action.channel].slots
+
+
+def test_cost_of_exploring_is_what_the_distribution_is_expected_to_lose() -> None:
+    """A choice says how much less than the best action its distribution is expected to earn."""
+    rules = replace(AWAKE, policy=replace(AWAKE.policy, paid_caution=0.0))
+
+    decision = decide(CONTEXT, rules, BUNDLE)
+
+    found = decision.distribution
+    assert found is not None
+    lost = found.table.plan_micros.max() - float(found.probabilities @ found.table.plan_micros)
+    assert decision.choice.exploration_cost_micros == pytest.approx(lost)
+    assert lost > 0
+
+
+def test_rules_that_decide_without_a_bundle_explore_nothing() -> None:
+    """Where the order of the rules decides there is no exploration, and it costs nothing."""
+    assert decide(CONTEXT, AWAKE, None).choice.exploration_cost_micros == 0
 
 
 # --- owed messages ------------------------------------------------------------------------------------------------------------

@@ -41,11 +41,24 @@ def test_every_channel_is_told_with_its_money_best_first() -> None:
     """After the served action each channel is told with what it adds, costs and is worth, best first."""
     sentences = explain(decided(context=with_channels("push", "email", "sms")), "RUB")
 
-    assert [sentence.split(":")[0] for sentence in sentences[1:]] == ["sms", "email", "push"]
+    assert [sentence.split(":")[0] for sentence in sentences[1:4]] == ["sms", "email", "push"]
     assert sentences[1] == (
         "sms: adds 50.00 RUB of expected margin, costs 5.30, harm 0.00, net 44.70, "
         "with what may follow 44.70; probability 0.97 over its slots."
     )
+
+
+def test_cost_of_exploring_is_told() -> None:
+    """What exploring loses against the best action stands after the channels; a decision that explores nothing has no such sentence."""
+    context = with_channels("push", "email", "sms")
+    greedy = replace(AWAKE, policy=replace(AWAKE.policy, name="greedy"))
+
+    told, silent = (explain(decided(context=context, rules=rules), "RUB") for rules in (AWAKE, greedy))
+
+    sms, email, push = 0.95 * 44.7, 20, 10
+    cost = 0.01 * (sms + (sms - push) + (sms - email))
+    assert told[4] == f"Exploring is expected to cost {cost:.4f} RUB here, against the action that is valued most."
+    assert not any("Exploring" in sentence for sentence in silent)
 
 
 def test_suppressed_channel_is_told_with_its_reason_and_time() -> None:

@@ -133,6 +133,7 @@ CHOICES = st.builds(
     slot=st.none() | st.builds(Slot, start=MOMENTS, end=MOMENTS),
     price_micros=MICROS,
     propensity=st.floats(0, 1),
+    exploration_cost_micros=st.floats(0, 1e15),
     suppressed=st.lists(
         st.builds(
             Suppressed, channel=TEXT, reason=st.sampled_from(Reason), detail=TEXT, retry_time=st.none() | MOMENTS

@@ -1,6 +1,7 @@
 """The rules file: what it must say, and how each mistake in it is named."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 import service
 from models.errors import RulesInvalid
-from models.rules import Rules, parse_rules
+from models.rules import PolicyName, Rules, parse_rules
 
 DEFAULT = Path(service.__file__).parent / "rules" / "default.toml"
 LINES = """
@@ -142,6 +143,12 @@ def test_mistake_is_named_by_its_key(old: str, new: str, key: str, says: str) ->
         ("[policy]\nexploration_floor = 0", "policy.exploration_floor", "greater than 0"),
         ("[policy]\nexploration_limit = 1.5", "policy.exploration_limit", "1"),
         ("[policy]\npaid_optimism = 0.5", "policy.paid_optimism", "1"),
+        ('[policy]\nname = "linucb"', "policy.name", "inverse_gap"),
+        ('[policy]\nname = "inverse_gap"', "policy.exploration_budget", "missing"),
+        ('[policy]\nexploration_budget = "0"', "policy.exploration_budget", "greedy"),
+        ('[policy]\nexploration_budget = "-5"', "policy.exploration_budget", "negative"),
+        ("[policy]\nexploration_budget = 500.0", "policy.exploration_budget", "in quotes"),
+        ('[policy]\nexploration_budget = "0.0000001"', "policy.exploration_budget", "six decimals"),
         ('[policy]\nfree_first = "always"', "policy.free_first", "by_value"),
         ("[holdout]\nshare = 0.1", "holdout.salt", "salt"),
         ('[holdout]\nshare = -0.1\nsalt = "s"', "holdout.share", "0"),
@@ -177,6 +184,14 @@ def test_mistake_in_a_table_is_named_by_its_key(table: str, key: str, says: str)
 
     assert key in found
     assert says.lower() in found[key].lower()
+
+
+@pytest.mark.parametrize("name", get_args(PolicyName))
+def test_every_policy_may_be_named(name: str) -> None:
+    """Each policy can be chosen in the rules, with what exploring may cost."""
+    rules = parse_rules(f'{LINES}\n[policy]\nname = "{name}"\nexploration_budget = "500"\n')
+
+    assert (rules.policy.name, rules.policy.exploration_budget) == (name, 500_000_000)
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

@@ -13,6 +13,7 @@ from models.context import ChannelOption, Content, Context, Message, Mode, Verdi
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
 from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
 from models.features import NO_SEND
+from models.policies import PER_DECISIONS
 from models.record import context_from_json, from_micros, to_micros
 from models.rules import Rules
 from service.bundles import BundleHolder
@@ -61,12 +62,19 @@ class Decisions:
         self._digest_key = digest_key
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         self._count = 0
+        self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
 
     @property
     def count(self) -> int:
         """How many decisions were answered since the start."""
         return self._count
+
+    @property
+    def exploration_cost_micros(self) -> float:
+        """What exploring is expected to have cost per thousand of these decisions."""
+        with self._count_lock:
+            return PER_DECISIONS * self._exploration_micros / max(self._count, 1)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -194,6 +202,7 @@ class Decisions:
     def _answer(self, decision: Decision, request_id: str) -> Answer:
         with self._count_lock:
             self._count += 1
+            self._exploration_micros += decision.choice.exploration_cost_micros
         return Answer(decision=decision, request_id=request_id, trainable=decision.choice.trainable)
 
     def _replay(self, row: DecisionRow, digest: bytes) -> Answer | ChannelChoiceError:

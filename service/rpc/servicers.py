@@ -25,7 +25,7 @@ from service.gen.channelchoice.v1 import outcome_service_pb2 as report_pb
 from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grpc
 from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
-from service.rpc.answer import customer_message, decision_message, outcome_message, stamp
+from service.rpc.answer import customer_message, decision_message, money, outcome_message, stamp
 from service.rpc.errors import answering, streaming, to_item
 from service.store.store import PauseRow, Store
 from service.version import VERSION
@@ -273,6 +273,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             paused_channels=[_pause(row) for row in self._store.read(lambda reader: reader.list_pauses())],
             start_time=stamp(self._start_time),
             decision_count=self._decisions.count,
+            exploration_cost=money(self._decisions.exploration_cost_micros, self._rules),
         )
         if self._bundles.load_time is not None:
             answer.bundle_load_time.CopyFrom(stamp(self._bundles.load_time))

@@ -88,6 +88,23 @@ def test_the_status_tells_what_serves_and_since_when(admin: Served) -> None:
     assert not status.HasField("bundle_load_time")
     assert moment_of(status.start_time) == NOW
     assert status.decision_count == 2
+    assert status.exploration_cost == rubles(0)
+
+
+def test_the_status_tells_what_exploring_costs_a_thousand_decisions(tmp_path: Path, good_bundle: Path) -> None:
+    """The status has a thousand times the mean of the costs that the answers tell of, a replayed answer not counted again."""
+    with serve(tmp_path, bundle=str(good_bundle), tokens_file=write_tokens(tmp_path)) as service:
+        asked = {"one": ("push", "sms"), "two": ("push", "email", "sms", "viber")}
+        decisions = [
+            decide(service, choose_request(name, customer=name, channels=asked[name])) for name in ("one", "two", "two")
+        ]
+        status = status_of(service)
+
+    sentences = [s for decision in decisions[:2] for s in decision.explanation.sentences if "Exploring" in s]
+    costs = [float(sentence.removeprefix("Exploring is expected to cost ").split()[0]) for sentence in sentences]
+    assert len(costs) == 2
+    assert status.exploration_cost.micros / 1e6 == pytest.approx(1000 * sum(costs) / 2, abs=0.1)
+    assert status.exploration_cost.currency == "RUB"
 
 
 def test_a_paused_channel_is_closed_for_all_until_it_is_resumed(admin: Served) -> None:

@@ -84,6 +84,7 @@ class GetServingStatusResponse(_message.Message):
     PAUSED_CHANNELS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    EXPLORATION_COST_FIELD_NUMBER: _builtins.int
     service_version: _builtins.str
     """Version of the service."""
     rules_version: _builtins.str
@@ -108,6 +109,12 @@ class GetServingStatusResponse(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the process began to serve."""
 
+    @_builtins.property
+    def exploration_cost(self) -> _money_pb2.Money:
+        """What exploring is expected to have cost per thousand of them, against always choosing the action that was valued most. 0 where
+        nothing was explored. Never above exploration_budget of the rules file, where it has one.
+        """
+
     def __init__(
         self,
         *,
@@ -120,10 +127,11 @@ class GetServingStatusResponse(_message.Message):
         paused_channels: _abc.Iterable[Global___PausedChannel] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         decision_count: _builtins.int = ...,
+        exploration_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "paused_channels", b"paused_channels", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "paused_channels", b"paused_channels", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

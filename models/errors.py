@@ -13,6 +13,7 @@ ChannelChoiceError
 |- StoreUnavailable       the database did not answer in time; try again
 |- StoreInvalid           the database is not one that this version can use
 |- LogUnusable            a decision log cannot be learned from or judged by
+|  |- LogRefused          files to import have mistakes; carries them
 """
 
 from dataclasses import dataclass
@@ -99,3 +100,16 @@ class StoreInvalid(ChannelChoiceError):
 
 class LogUnusable(ChannelChoiceError):
     """Raised when a decision log is empty, one-sided or inconsistent; the message says what is missing."""
+
+
+class LogRefused(LogUnusable):
+    """Raised when files to import have mistakes; `violations` holds the first of them, `count` is of all. Mend them and import again."""
+
+    def __init__(self, source: str, violations: list[Violation], count: int) -> None:
+        self.violations = violations
+        self.count = count
+        lines = [f"{source} refused, nothing was written; rows are counted from 0:", *map(str, violations)]
+        alike = count - len(violations)
+        if alike > 0:
+            lines.append(f"{count} mistakes in all")
+        super().__init__("\n  ".join(lines))

@@ -18,7 +18,7 @@ from service.store.store import Reader, Store, Unit
 
 _CONTACT_MEMORY = timedelta(days=60)
 """How long features look back; caps look back as far as their windows reach."""
-_ORDER_MEMORY = timedelta(days=365)
+ORDER_MEMORY = timedelta(days=365)
 _ACTIVITY_MEMORY = timedelta(days=180)
 _MOST_ACTIVITY = 400
 _STRIPES = 4096
@@ -42,7 +42,7 @@ class Customers:
         self._rules = rules
         self._clock = clock
         self._identity_key = identity_key
-        self._contact_memory = _contact_memory(rules)
+        self._contact_memory = contact_memory(rules)
         self._identity_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._person_locks = [threading.Lock() for _ in range(_STRIPES)]
 
@@ -155,7 +155,7 @@ class Customers:
 
         def question(reader: Reader) -> CustomerState:
             contacts = reader.list_contacts(key, to_micros(now - self._contact_memory))
-            orders = reader.list_purchases(key, to_micros(now - _ORDER_MEMORY))
+            orders = reader.list_purchases(key, to_micros(now - ORDER_MEMORY))
             done = reader.list_activity(key, to_micros(now - _ACTIVITY_MEMORY), to_micros(now), _MOST_ACTIVITY)
             seen, clicked = _first_times(done, ("seen", "opened", "clicked")), _first_times(done, ("clicked",))
             return CustomerState(
@@ -198,7 +198,8 @@ def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
     return winner
 
 
-def _contact_memory(rules: Rules) -> timedelta:
+def contact_memory(rules: Rules) -> timedelta:
+    """Return how far back contacts are known when a decision is made: as far as features look and caps reach."""
     windows = [cap.window for cap in (*rules.caps, rules.topic_cap) if cap is not None]
     slip = max(channel.slip for channel in rules.channels.values())
     return max([_CONTACT_MEMORY, *(window + slip for window in windows)])

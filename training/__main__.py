@@ -24,9 +24,22 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     imported = command("import", _import, "turn an outside log into a decision log")
-    imported.add_argument("--log", required=True, choices=["starbucks", "hillstrom"], help="which log")
+    imported.add_argument(
+        "--log",
+        required=True,
+        choices=["parquet", "starbucks", "hillstrom"],
+        help="which log; parquet: anybody's, in the schema of docs/importing.md",
+    )
     imported.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
     imported.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
+    imported.add_argument(
+        "--rules", type=Path, help="with parquet: rules file that has its channels (default: the service's)"
+    )
+    imported.add_argument("--check", action="store_true", help="say what is wrong with the files, and write nothing")
+
+    exported = command("export", _export, "write a decision log as Parquet files that import --log parquet reads")
+    exported.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
+    exported.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="folder for the files")
 
     simulated = command("simulate", _simulate, "make a decision log in the built-in world")
     simulated.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
@@ -114,6 +127,11 @@ def _rules(path: Path) -> Rules:
 
 
 def _import(options: argparse.Namespace) -> None:
+    if options.log == "parquet":
+        _import_parquet(options)
+        return
+    if options.rules is not None:
+        raise LogUnusable(f"--rules belongs to --log parquet; the {options.log} log has rules of its own")
     from tqdm import tqdm
 
     from service.store.identity import key_path_beside, load_key
@@ -130,6 +148,9 @@ def _import(options: argparse.Namespace) -> None:
         rows = hillstrom.read_rows(options.data)
         total = len(rows)
         ids = [str(row["customer_id"]) for row in rows]
+    if options.check:
+        print(f"{options.data}: {total} decisions; nothing to mend, nothing written")
+        return
     store = Store(options.to)
     try:
         key = load_key(key_path)
@@ -143,6 +164,50 @@ def _import(options: argparse.Namespace) -> None:
     finally:
         store.close()
     print(f"{written} decisions written to {options.to}, {total - written} were there before")
+
+
+def _import_parquet(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from service.store.engine import parse_url
+    from service.store.identity import key_path_beside, load_key
+    from service.store.store import Store
+    from training.logs.history import write_checked
+    from training.logs.shards import open_log
+
+    rules = _rules(options.rules or DEFAULT_RULES)
+    scratch = None if options.check else Path(str(parse_url(options.to).database)).parent
+    with (
+        tqdm(desc="check", unit=" rows", disable=None) as bar,
+        open_log(options.data, rules, bar.update, scratch) as log,
+    ):
+        bar.close()
+        for note in log.notes:
+            print(f"note: {note}")
+        said = f"{log.decisions} decisions of {log.customers} customers, {log.outcomes} outcomes, {log.visits} visits"
+        if options.check:
+            print(f"{options.data}: {said}; nothing to mend, nothing written")
+            return
+        store = Store(options.to)
+        try:
+            key = load_key(key_path_beside(options.to))
+            with tqdm(total=log.decisions, desc="import", unit=" decisions", disable=None) as bar:
+                written = write_checked(store, log, rules, key, bar.update)
+        finally:
+            store.close()
+        print(f"{said}")
+        print(f"{written} decisions written to {options.to}, {log.decisions - written} were there before")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from training.export import export_log
+
+    with tqdm(desc="export", unit=" rows", disable=None) as bar:
+        counts = export_log(options.log, options.to, bar.update)
+    for file, count in counts.items():
+        print(f"{options.to / file}: {count} rows")
 
 
 def _simulate(options: argparse.Namespace) -> None:

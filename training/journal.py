@@ -1,20 +1,26 @@
 """Writing a decision log from outside or from a simulation, in the form in which the service keeps its own."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import TypeVar
 
 from models.context import Contact, Context, Verdict
 from models.decide import Choice, Decision
 from models.features import Action
 from models.record import to_micros
+from service.outcomes import apply
 from service.store.identity import hash_identity
 from service.store.profile import Profile
 from service.store.rows import row_of
-from service.store.store import ContactRow, OutcomeRow, Store, Unit
+from service.store.store import ContactRow, DecisionRow, OutcomeRow, Store, Unit
 
+T = TypeVar("T")
 _CHUNK = 1000
+_EFFECTIVE = frozenset({"sent", "not_sent", "undelivered", "unsubscribe", "complaint"})
+"""Outcomes that change more than the log: contacts, what may be learned from, consent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,14 @@ class LoggedOutcome:
     type: str
     occur_time: datetime
     value_micros: int | None = None
+    receive_time: datetime | None = None
+    """When it became known; None: when it happened."""
+    machine_generated: bool = False
+    cost_micros: int | None = None
+    csat: int | None = None
+    nps: int | None = None
+    event_id: str = ""
+    """Empty: made of the decision's request_id and the place among its outcomes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +83,33 @@ def contact_of(logged: LoggedDecision, slip: timedelta = timedelta(0)) -> Contac
 def write_log(store: Store, decisions: Iterable[LoggedDecision], identities: Iterable[bytes]) -> int:
     """Append logged decisions and the customers they are of to a store; return how many decisions were written.
 
-    A decision whose request_id is there already is left out, so that an import can be repeated.
+    A decision whose request_id is there already is left out, so that an import can be repeated; outcomes of it that are new are added.
     """
-    hashes = list(identities)
-    for begin in range(0, len(hashes), _CHUNK):
-        chunk = hashes[begin : begin + _CHUNK]
+    for chunk in _chunks(identities):
         store.write(lambda unit, chunk=chunk: _keep_customers(unit, chunk))  # type: ignore[misc]  # bound as a default
+    return sum(_flush(store, chunk) for chunk in _chunks(decisions))
+
+
+def write_outcomes(store: Store, outcomes: Iterable[tuple[str, LoggedOutcome]]) -> int:
+    """Append outcomes that follow no decision, each with its customer's key and an event_id; return how many were new."""
     written = 0
-    batch: list[LoggedDecision] = []
-    for logged in decisions:
-        batch.append(logged)
-        if len(batch) == _CHUNK:
-            written += _flush(store, batch)
-            batch = []
-    return written + _flush(store, batch)
+    for chunk in _chunks(outcomes):
+        written += store.write(lambda unit, chunk=chunk: _keep_outcomes(unit, chunk))  # type: ignore[misc]  # bound as a default
+    return written
+
+
+def _keep_outcomes(unit: Unit, outcomes: list[tuple[str, LoggedOutcome]]) -> int:
+    new = [(key, outcome) for key, outcome in outcomes if unit.find_outcome(outcome.event_id) is None]
+    for key, outcome in new:
+        unit.insert_outcome(_outcome_row(outcome.event_id, "", 0, key, outcome))
+    return len(new)
+
+
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield lists of at most _CHUNK values."""
+    left = iter(values)
+    while chunk := list(islice(left, _CHUNK)):
+        yield chunk
 
 
 def _keep_customers(unit: Unit, hashes: list[bytes]) -> None:
@@ -95,11 +122,31 @@ def _keep_customers(unit: Unit, hashes: list[bytes]) -> None:
 
 
 def _flush(store: Store, batch: list[LoggedDecision]) -> int:
-    return store.write(lambda unit: sum(_keep(unit, logged) for logged in batch)) if batch else 0
+    return store.write(lambda unit: sum(_keep(unit, logged) for logged in batch))
 
 
 def _keep(unit: Unit, logged: LoggedDecision) -> bool:
-    context = logged.context
+    """Write a decision down with its contact and outcomes; of one that is known, outcomes that are new."""
+    known = unit.find_request(logged.request_id, logged.context.step)
+    row = known or _decision_row(logged)
+    if known is None:
+        if not unit.insert_decision(row):
+            return False
+        contact = contact_of(logged)
+        if contact is not None:
+            unit.insert_contact(_contact_row(row, contact))
+    for number, outcome in enumerate(logged.outcomes):
+        event_id = outcome.event_id or f"{logged.request_id}/{number}"
+        if known is not None and unit.find_outcome(event_id) is not None:
+            continue
+        outcome_row = _outcome_row(event_id, row.decision_id, row.step, row.customer_key, outcome)
+        unit.insert_outcome(outcome_row)
+        if outcome.type in _EFFECTIVE:
+            apply(unit, outcome_row, [row], outcome_row.receive_time)
+    return known is None
+
+
+def _decision_row(logged: LoggedDecision) -> DecisionRow:
     is_send = logged.action.send_time is not None
     choice = Choice(
         verdict=Verdict.SEND if is_send else Verdict.DO_NOT_SEND,
@@ -110,45 +157,37 @@ def _keep(unit: Unit, logged: LoggedDecision) -> bool:
         trainable=logged.trainable,
     )
     digest = hashlib.sha256(logged.request_id.encode()).digest()
-    row = row_of(Decision(context=context, choice=choice), logged.request_id, digest)
-    if unit.find_request(logged.request_id, context.step) is not None or not unit.insert_decision(row):
-        return False
-    contact = contact_of(logged)
-    if contact is not None:
-        unit.insert_contact(
-            ContactRow(
-                decision_id=context.decision_id,
-                step=context.step,
-                customer_key=context.customer.key,
-                channel=contact.channel,
-                topic=contact.topic,
-                category=contact.category,
-                start_time=to_micros(contact.start),
-                end_time=to_micros(contact.end),
-                is_open=True,
-            )
-        )
-    for number, outcome in enumerate(logged.outcomes):
-        unit.insert_outcome(_outcome_row(logged, number, outcome))
-    return True
+    return row_of(Decision(context=logged.context, choice=choice), logged.request_id, digest)
 
 
-def _outcome_row(logged: LoggedDecision, number: int, outcome: LoggedOutcome) -> OutcomeRow:
-    event_id = f"{logged.request_id}/{number}"
-    moment = to_micros(outcome.occur_time)
+def _contact_row(row: DecisionRow, contact: Contact) -> ContactRow:
+    return ContactRow(
+        decision_id=row.decision_id,
+        step=row.step,
+        customer_key=row.customer_key,
+        channel=contact.channel,
+        topic=contact.topic,
+        category=contact.category,
+        start_time=to_micros(contact.start),
+        end_time=to_micros(contact.end),
+        is_open=True,
+    )
+
+
+def _outcome_row(event_id: str, decision_id: str, step: int, customer_key: str, outcome: LoggedOutcome) -> OutcomeRow:
     return OutcomeRow(
         event_id=event_id,
         digest=hashlib.sha256(event_id.encode()).digest(),
-        decision_id=logged.context.decision_id,
-        step=logged.context.step,
-        customer_key=logged.context.customer.key,
+        decision_id=decision_id,
+        step=step,
+        customer_key=customer_key,
         type=outcome.type,
-        occur_time=moment,
-        receive_time=moment,
+        occur_time=to_micros(outcome.occur_time),
+        receive_time=to_micros(outcome.receive_time or outcome.occur_time),
         status="accepted",
         value_micros=outcome.value_micros,
-        cost_micros=None,
-        machine_generated=False,
-        csat=None,
-        nps=None,
+        cost_micros=outcome.cost_micros,
+        machine_generated=outcome.machine_generated,
+        csat=outcome.csat,
+        nps=outcome.nps,
     )

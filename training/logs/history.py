@@ -1,0 +1,264 @@
+"""Customers' logs as decisions with the history that serving would have seen: contacts and orders in order of time.
+
+Of one moment, decisions are taken in the order of the file. An outcome is known from its `receive_time` on, and has the effect that it has in the
+service: SENT sets the time of a contact, NOT_SENT and UNDELIVERED take it out.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from models.context import ChannelOption, Contact, Content, Context, CustomerState, FeatureValue, Message
+from models.decide import make_seed
+from models.features import NO_SEND, Action
+from models.prices import send_price
+from models.record import from_micros
+from models.rules import Rules
+from models.sms import measure_length
+from service.customers import ORDER_MEMORY, contact_memory
+from service.store.rows import new_decision_id
+from service.store.store import Store
+from training.journal import (
+    LoggedDecision,
+    LoggedOutcome,
+    contact_of,
+    customer_hash,
+    customer_key,
+    write_log,
+    write_outcomes,
+)
+from training.logs.schema import FEATURE_PREFIX
+from training.logs.shards import CheckedLog, Shard
+
+_PURCHASES = ("order", "store_purchase")
+_ON_CONTACTS = ("sent", "not_sent", "undelivered")
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerLog:
+    """One customer's decisions in order of time, and the outcomes that follow none."""
+
+    identity_hash: bytes
+    decisions: tuple[LoggedDecision, ...]
+    outcomes: tuple[LoggedOutcome, ...]
+
+
+def write_checked(store: Store, log: CheckedLog, rules: Rules, key: bytes, progress: Callable[[int], object]) -> int:
+    """Append a checked log to a store, a shard at a time; return how many decisions were new."""
+    written = 0
+    for shard in log.shards():
+        customers = list(customer_logs(shard, rules, key))
+        written += write_log(store, (d for c in customers for d in c.decisions), [c.identity_hash for c in customers])
+        write_outcomes(store, ((customer_key(c.identity_hash), o) for c in customers for o in c.outcomes))
+        progress(len(shard.decisions))
+    return written
+
+
+def customer_logs(shard: Shard, rules: Rules, key: bytes) -> Iterator[CustomerLog]:
+    """Yield the customers of a shard."""
+    decisions: dict[str, list[_Row]] = {}
+    steps: dict[tuple[str, str], list[_Row]] = {}
+    for row in _rows(shard.decisions):
+        row["outcomes"] = []
+        decisions.setdefault(row["customer_id"], []).append(row)
+        steps.setdefault(("request_id", row["request_id"]), []).append(row)
+        if row.get("decision_id") is not None:
+            steps.setdefault(("decision_id", row["decision_id"]), []).append(row)
+    loose: dict[str, list[_Row]] = {}
+    for row in _rows(shard.outcomes):
+        followed = _followed(row, steps)
+        (followed["outcomes"] if followed is not None else loose.setdefault(row["customer_id"], [])).append(row)
+    if shard.activity is not None:
+        for row in _rows(shard.activity):
+            loose.setdefault(row["customer_id"], []).append({**row, "type": "visit"})
+    for customer_id in {**decisions, **loose}:
+        identity_hash = customer_hash(key, customer_id)
+        maker = _Maker(rules, customer_key(identity_hash), decisions.get(customer_id, []), loose.get(customer_id, []))
+        yield CustomerLog(identity_hash=identity_hash, decisions=tuple(maker.decisions()), outcomes=maker.loose)
+
+
+def _rows(table: pa.Table) -> Iterator[_Row]:
+    """Yield the rows of a table as dictionaries."""
+    names = table.column_names
+    for values in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def _followed(outcome: _Row, steps: Mapping[tuple[str, str], list[_Row]]) -> _Row | None:
+    """Return the step that an outcome follows: as it says, else the latest that was decided by then, else the first."""
+    for name in ("decision_id", "request_id"):
+        if outcome.get(name) is not None:
+            known = sorted(steps[name, outcome[name]], key=_step)
+            if outcome.get("step") is not None:
+                return next(row for row in known if _step(row) == outcome["step"])
+            begun = [row for row in known if row["decide_time"] <= outcome["occur_time"]]
+            return begun[-1] if begun else known[0]
+    return None
+
+
+def _step(row: _Row) -> int:
+    return row["step"] if row.get("step") is not None else 1
+
+
+class _Maker:
+    """Makes one customer's decisions, each with what was known of the customer by then."""
+
+    def __init__(self, rules: Rules, key: str, rows: list[_Row], loose: list[_Row]) -> None:
+        self._rules = rules
+        self._key = key
+        self._rows = sorted(rows, key=lambda row: row["decide_time"])
+        self._memory = contact_memory(rules)
+        self.loose = _outcomes(loose, key)
+        self._orders: list[tuple[datetime, datetime]] = []
+        """When each purchase happened, and when it became known."""
+        for row in (*loose, *(outcome for decision in rows for outcome in decision["outcomes"])):
+            if row["type"] in _PURCHASES:
+                self._orders.append((from_micros(row["occur_time"]), from_micros(_received(row))))
+        self._orders.sort()
+
+    def decisions(self) -> Iterator[LoggedDecision]:
+        """Yield the decisions in order of time."""
+        ids: dict[str, str] = {}
+        contacts: list[tuple[Contact, tuple[LoggedOutcome, ...]]] = []
+        tried: dict[str, tuple[str, ...]] = {}
+        for row in self._rows:
+            moment = from_micros(row["decide_time"])
+            request_id: str = row["request_id"]
+            decision_id = row.get("decision_id") or ids.setdefault(request_id, new_decision_id(moment, request_id))
+            contacts = [c for c in contacts if _last_moment(c) > moment - self._memory]
+            known = [changed for contact, signals in contacts if (changed := _as_known(contact, signals, moment))]
+            state = CustomerState(
+                key=self._key,
+                time_zone=row.get("time_zone") or self._rules.time_zone,
+                country=row.get("country") or self._rules.country,
+                contacts=tuple(sorted(known, key=lambda c: c.start)),
+                order_times=tuple(t for t, told in self._orders if told <= moment and t > moment - ORDER_MEMORY),
+            )
+            logged = self._logged(row, decision_id, state, tried.get(decision_id, ()))
+            contact = contact_of(logged)
+            if contact is not None:
+                contacts.append((contact, tuple(o for o in logged.outcomes if o.type in _ON_CONTACTS)))
+                tried[decision_id] = tuple(dict.fromkeys((*tried.get(decision_id, ()), contact.channel)))
+            yield logged
+
+    def _logged(self, row: _Row, decision_id: str, state: CustomerState, tried: tuple[str, ...]) -> LoggedDecision:
+        rules, step, moment = self._rules, _step(row), from_micros(row["decide_time"])
+        prices = {channel: round(price * 1e6) for channel, price in row.get("prices") or ()}
+        message = _message(row, rules)
+        context = Context(
+            decision_id=decision_id,
+            step=step,
+            decide_time=moment,
+            not_before=max(moment, message.earliest_time) if step == 1 else moment,
+            customer=state,
+            message=message,
+            options=tuple(
+                ChannelOption(
+                    channel=channel, is_reachable=True, has_consent=True, price_override_micros=prices.get(channel)
+                )
+                for channel in row["eligible"]
+            ),
+            seed=make_seed(row["request_id"], step),
+            features=_features(row),
+            tried=tried,
+        )
+        channel, price = row["channel"], row.get("price")
+        if price is None:
+            price = 0 if channel == NO_SEND else send_price(context, rules, context.option(channel)) or 0
+        trainable = row.get("trainable")
+        return LoggedDecision(
+            request_id=row["request_id"],
+            context=context,
+            action=Action(channel=channel, send_time=None if channel == NO_SEND else from_micros(row["send_time"])),
+            propensity=row["propensity"],
+            price_micros=price,
+            policy=row.get("policy") or "imported",
+            outcomes=_outcomes(row["outcomes"], f"{row['request_id']}\x1f{step}"),
+            trainable=bool(row["eligible"]) if trainable is None else trainable,
+        )
+
+
+def _message(row: _Row, rules: Rules) -> Message:
+    moment = from_micros(row["decide_time"])
+    earliest = moment if row.get("earliest_time") is None else from_micros(row["earliest_time"])
+    expire = row.get("expire_time")
+    half_life = row.get("relevance_half_life_hours")
+    return Message(
+        campaign=row["campaign"],
+        kind=row["kind"],
+        category=row.get("category") or "marketing",
+        order_margin_micros=row["order_margin"],
+        earliest_time=earliest,
+        expire_time=max(earliest, moment) + timedelta(hours=rules.timing.lifetime_hours)
+        if expire is None
+        else from_micros(expire),
+        content=Content(
+            size=measure_length(row.get("length_characters") or 0, row.get("encoding") or "ucs2"),
+            has_image=bool(row.get("has_image")),
+        ),
+        topic=row.get("topic") or "",
+        offer=row.get("offer") or "",
+        journey_stage=row.get("journey_stage") or "",
+        relevance_half_life_seconds=None if half_life is None else half_life * 3600,
+    )
+
+
+def _features(row: _Row) -> dict[str, FeatureValue]:
+    return {
+        name.removeprefix(FEATURE_PREFIX): value
+        for name, value in row.items()
+        if value is not None and name.startswith(FEATURE_PREFIX)
+    }
+
+
+def _received(row: _Row) -> int:
+    received: int | None = row.get("receive_time")
+    return int(row["occur_time"]) if received is None else received
+
+
+def _outcomes(rows: list[_Row], owner: str) -> tuple[LoggedOutcome, ...]:
+    """Return outcomes; one without an id gets one of its owner, what it is, and how many like it came before."""
+    alike: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        event_id = row.get("event_id")
+        if event_id is None:
+            body = f"{owner}\x1f{row['type']}\x1f{row['occur_time']}"
+            event_id = "imported-" + hashlib.sha256(f"{body}\x1f{alike[body]}".encode()).hexdigest()[:32]
+            alike[body] += 1
+        found.append(
+            LoggedOutcome(
+                type=row["type"],
+                occur_time=from_micros(row["occur_time"]),
+                value_micros=row.get("value"),
+                receive_time=from_micros(_received(row)),
+                machine_generated=bool(row.get("machine_generated")),
+                cost_micros=row.get("cost"),
+                csat=row.get("csat"),
+                nps=row.get("nps"),
+                event_id=event_id,
+            )
+        )
+    return tuple(found)
+
+
+def _last_moment(contact: tuple[Contact, tuple[LoggedOutcome, ...]]) -> datetime:
+    return max([contact[0].start, *(o.occur_time for o in contact[1] if o.type == "sent")])
+
+
+def _as_known(contact: Contact, signals: tuple[LoggedOutcome, ...], moment: datetime) -> Contact | None:
+    """Return a contact as it was known at a moment; None where it did not count by then."""
+    if not signals:
+        return contact
+    known = [o for o in signals if (o.receive_time or o.occur_time) <= moment]
+    types = {o.type for o in known}
+    sent = [o.occur_time for o in known if o.type == "sent"]
+    if "undelivered" in types or ("not_sent" in types and not sent):
+        return None
+    return replace(contact, start=min(sent), end=max(sent)) if sent else contact

@@ -148,11 +148,11 @@ class BatchChecker:
         fields = {field.name: field for field in self.schema.fields}
         columns = []
         for column in self.form:
-            array = batch.column(column.name)
-            if pa.types.is_null(array.type):
-                array = pa.nulls(len(array), column.type)
+            array = _column(batch, column.name)
             expected = fields.get(column.name)
-            if expected is None:
+            if array is None or (pa.types.is_null(array.type) and not (expected and expected.is_required)):
+                columns.append(pa.nulls(len(batch), column.type))
+            elif expected is None:
                 columns.append(self._feature(array, column, first_row))
             else:
                 columns.append(self._read(array, expected, first_row))
@@ -172,6 +172,8 @@ class BatchChecker:
         name, kind = expected.name, expected.kind
         if expected.is_required:
             self.refuse(_mask(pc.is_null(array)), None, name, first_row, f"is null; it is required: {expected.meaning}")
+        if pa.types.is_null(array.type):
+            return pa.nulls(len(array), FORMS[kind])
         if kind == "time":
             return self._time(array, name, first_row)
         if kind in ("money", "number", "whole"):

@@ -127,6 +127,19 @@ def find_parts(folder: Path, schema: Schema) -> list[Path]:
     return parts
 
 
+def _name(part: Path, schema: Schema) -> str:
+    """Return how refusals name a part."""
+    return part.name if part.name == schema.file else f"{schema.file}/{part.name}"
+
+
+def _batches(part: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(part) as file:
+            yield from file.iter_batches(batch_size=_BATCH)
+    except (OSError, ValueError) as error:
+        raise LogUnusable(f"{part} is not a Parquet file that can be read: {error}") from error
+
+
 def _read_metadata(path: Path) -> pq.FileMetaData:
     try:
         return pq.read_metadata(path)
@@ -149,44 +162,33 @@ class _Copy:
     ) -> int:
         """Copy the parts of one file; `owners` tells the customers of a batch that begins at a row. Return how many rows there are."""
         row = 0
-        form: pa.Schema | None = None
+        form = self._form(schema, parts)
         with ExitStack() as stack:
-            writers: list[pa.ipc.RecordBatchFileWriter] = []
+            paths = [self.folder / f"{schema.file}-{number}" for number in range(self.shards if parts else 0)]
+            writers = [stack.enter_context(pa.ipc.new_file(path, form)) for path in paths]
+            checker = BatchChecker(schema, form, self.rules, places, self.mistakes)
             for part in parts:
-                name = part.name if len(parts) == 1 else f"{schema.file}/{part.name}"
-                places.begin(name, row)
-                metadata = _read_metadata(part)
-                found = check_columns(metadata.schema.to_arrow_schema(), schema, name, self.mistakes)
-                if form is None:
-                    form = found
-                    paths = [self.folder / f"{schema.file}-{number}" for number in range(self.shards)]
-                    writers = [stack.enter_context(pa.ipc.new_file(path, form)) for path in paths]
-                elif set(form) != set(found):
-                    odd = sorted({field.name for field in set(form) ^ set(found)})
-                    self.mistakes.add(
-                        name, f"columns {', '.join(odd)}", "differ from those of the first part; make all parts alike"
-                    )
-                    found = form.empty_table().select([]).schema
-                checker = BatchChecker(
-                    schema, pa.schema([f for f in form if f in list(found)]), self.rules, places, self.mistakes
-                )
-                for batch in self._batches(part, checker.form.names):
+                places.begin(_name(part, schema), row)
+                for batch in _batches(part):
                     read = checker.read(batch, row)
                     customers = owners(read, row)
-                    if self.shards and not self.mistakes.count:
-                        self._write(read.select(form.names), customers, writers)
+                    if writers and not self.mistakes.count:
+                        self._write(read, customers, writers)
                     row += len(batch)
                     self.progress(len(batch))
         return row
 
-    def _batches(self, part: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        try:
-            with pq.ParquetFile(part) as file:
-                wanted = [name for name in file.schema_arrow.names if name in columns]
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    yield batch.select(wanted)
-        except (OSError, ValueError) as error:
-            raise LogUnusable(f"{part} is not a Parquet file that can be read: {error}") from error
+    def _form(self, schema: Schema, parts: list[Path]) -> pa.Schema:
+        """Return the columns of all parts together, by name; one that a part lacks is null there."""
+        form: dict[str, pa.Field] = {}
+        for part in parts:
+            name = _name(part, schema)
+            for field in check_columns(_read_metadata(part).schema.to_arrow_schema(), schema, name, self.mistakes):
+                known = form.setdefault(field.name, field)
+                if known.type != field.type:
+                    advice = f"is {field.type} here and {known.type} in a part before; make all parts alike"
+                    self.mistakes.add(name, f"column {field.name}", advice)
+        return pa.schema([form[name] for name in sorted(form)])
 
     def _write(self, batch: pa.RecordBatch, customers: Hashes, writers: list[pa.ipc.RecordBatchFileWriter]) -> None:
         shard = (customers % np.uint64(self.shards)).astype(np.int64)

@@ -125,11 +125,9 @@ def _wrong_type(kind: pa.DataType, expected: Kind) -> str:
 
 
 def _unknown(name: str, schema: Schema) -> str:
-    near = difflib.get_close_matches(name, [field.name for field in schema.fields], n=1)
-    meant = f"; did you mean {near[0]}?" if near else "; remove it"
-    return f"is unknown{meant}" + (
-        f" Name it {FEATURE_PREFIX}{name} if it is a feature of your own" if schema.has_features else ""
-    )
+    near = difflib.get_close_matches(name, [field.name for field in schema.fields], n=1, cutoff=0.75)
+    own = f", or name it {FEATURE_PREFIX}{name} if it is a feature of your own" if schema.has_features else ""
+    return f"is unknown; did you mean {near[0]}?" if near else f"is unknown; remove it{own}"
 
 
 @dataclass(slots=True)
@@ -150,7 +148,7 @@ class BatchChecker:
         for column in self.form:
             array = _column(batch, column.name)
             expected = fields.get(column.name)
-            if array is None or (pa.types.is_null(array.type) and not (expected and expected.is_required)):
+            if array is None or not _can_be_read(array.type, column.type, expected):
                 columns.append(pa.nulls(len(batch), column.type))
             elif expected is None:
                 columns.append(self._feature(array, column, first_row))
@@ -364,6 +362,13 @@ class BatchChecker:
         if key not in self._priced:
             self._priced[key] = find_price(self.rules, channel, country, category, day) is not None
         return self._priced[key]
+
+
+def _can_be_read(kind: pa.DataType, form: pa.DataType, expected: Field | None) -> bool:
+    """Tell whether a part's column can be brought to its form; what cannot was refused with the columns, or holds nothing."""
+    if expected is None:
+        return feature_form(kind) == form
+    return _ACCEPTED[expected.kind](kind) or (pa.types.is_null(kind) and expected.is_required)
 
 
 def _shown(value: pa.Scalar) -> object:

@@ -22,7 +22,7 @@ from training.logs.mistakes import Mistakes, Places
 from training.logs.schema import ACTIVITY, DECISIONS, OUTCOMES, Schema
 
 _BATCH = 1 << 15
-_SHARD = 20_000
+_SHARD = 5_000
 """Decisions in a shard, about."""
 _MOST_SHARDS = 256
 

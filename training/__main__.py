@@ -232,12 +232,15 @@ def _simulate(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from training.dataset import read_dataset
+    from training.doubts import find_doubts
     from training.fit import fit
     from training.grow import Hyperparameters
     from training.registry import MlflowRegistry
 
     window = timedelta(hours=options.window_hours)
     data = read_dataset(options.log, window, options.until, options.exclude, options.as_of)
+    for doubt in find_doubts(data):
+        print(f"note: {doubt}")
     hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
     fitted = fit(data, hyper, options.log)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)

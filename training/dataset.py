@@ -281,14 +281,17 @@ def check_learnable(data: Dataset) -> None:
 
     Raises
     ------
-    LogUnusable: too few decisions, nobody or everybody ordered, or no decision without a send to compare with.
+    LogUnusable: too few decisions, nobody or everybody ordered, no decision with a send, or none without one to compare with.
     """
     orders = int(data.response.sum())
     if len(data) < 200:
         raise LogUnusable(f"{len(data)} decisions are too few to learn from; at least 200 are needed")
     if min(orders, len(data) - orders) < 20:
         raise LogUnusable(
-            f"{orders} of {len(data)} decisions were followed by an order; at least 20 of each kind are needed"
+            f"{orders} of {len(data)} decisions were followed by an order; at least 20 of each kind are needed; "
+            "give orders as outcomes of their customers, a longer --window-hours, or more decisions"
         )
+    if not (data.channel != NO_SEND).any():
+        raise LogUnusable("no decision of the log is a send; there is nothing to learn about any channel")
     if not (data.channel == NO_SEND).any():
         raise LogUnusable("no decision of the log is a no send; without them the effect of a send cannot be told")

@@ -10,7 +10,7 @@ import pytest
 from tests.training.examples import NOW, logged, write
 from training.__main__ import main, moment
 
-COMMANDS = ("import", "simulate", "train", "promote", "starter", "evaluate-log")
+COMMANDS = ("import", "export", "simulate", "train", "promote", "starter", "evaluate-log")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -65,6 +65,10 @@ def test_refusal_is_an_exit_code_and_one_line(root: Path, tmp_path: Path) -> Non
         (["learn"], "invalid choice: 'learn'"),
         (["import", "--log", "other", "--data", "."], "invalid choice: 'other'"),
         (["import", "--log", "starbucks"], "--data"),
+        (["import", "--log", "parquet", "--data", "absent"], "there is no absent/decisions.parquet"),
+        (["import", "--log", "parquet", "--data", ".", "--rules", "absent.toml"], "absent.toml"),
+        (["export", "--log", "sqlite:///absent.db", "--to", "out"], "there is no decision log absent.db"),
+        (["export"], "--to"),
         (["import", "--log", "starbucks", "--data", "absent"], "there is no absent/starbucks_decisions.parquet"),
         (["train", "--until", "yesterday"], "--until"),
         (["train", "--as-of", "2026-13-01"], "--as-of"),

@@ -367,8 +367,8 @@ class BatchChecker:
 def _can_be_read(kind: pa.DataType, form: pa.DataType, expected: Field | None) -> bool:
     """Tell whether a part's column can be brought to its form; what cannot was refused with the columns, or holds nothing."""
     if expected is None:
-        return feature_form(kind) == form
-    return _ACCEPTED[expected.kind](kind) or (pa.types.is_null(kind) and expected.is_required)
+        return bool(feature_form(kind) == form)
+    return bool(_ACCEPTED[expected.kind](kind) or (pa.types.is_null(kind) and expected.is_required))
 
 
 def _shown(value: pa.Scalar) -> object:

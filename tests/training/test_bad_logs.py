@@ -1,0 +1,270 @@
+"""Bad logs: each is refused with what it lacks, or trained on as far as it goes, with a note of what it cannot teach."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, load_bundle
+from models.context import FeatureValue, Verdict
+from models.decide import decide
+from models.errors import LogUnusable
+from models.features import NO_SEND, Action
+from tests.training.examples import (
+    CHANNELS,
+    DAY,
+    HOUR,
+    NOW,
+    RULES,
+    UNIT,
+    WINDOW,
+    closing,
+    context_at,
+    logged,
+    order,
+    write,
+    write_fitted,
+)
+from training.dataset import check_learnable, read_dataset
+from training.doubts import find_doubts
+from training.fit import Fitted, fit
+from training.grow import Hyperparameters
+from training.journal import LoggedDecision, LoggedOutcome
+
+HYPER = Hyperparameters(trees=20)
+BASE, ADDED = 0.2, 0.5
+"""P(order) of everybody without a send, and what a send adds for the young alone."""
+
+
+def shop(
+    count: int = 800,
+    *,
+    channels: Sequence[str] = (NO_SEND, "push", "sms"),
+    propensity: float | None = None,
+    is_known: Callable[[int], bool] = lambda number: True,
+    is_ordering: bool = True,
+) -> list[LoggedDecision]:
+    """A log of decisions an hour apart, each for a customer of its own; the channel is drawn evenly."""
+    rng = np.random.default_rng(11)
+    found = []
+    for number in range(count):
+        moment = NOW + number * HOUR
+        channel, young = channels[int(rng.integers(len(channels)))], bool(rng.integers(2))
+        chance = BASE + ADDED * (young and channel != NO_SEND)
+        outcomes = [order(moment + HOUR)] if is_ordering and rng.random() < chance else []
+        features: dict[str, FeatureValue] = {"young": float(young), "noise": float(rng.normal())}
+        if not is_known(number):
+            del features["young"]
+        found.append(
+            logged(
+                f"r{number}",
+                moment=moment,
+                channel=channel,
+                customer=f"c{number}",
+                propensity=propensity or 1 / len(channels),
+                features=features,
+                outcomes=outcomes,
+            )
+        )
+    return [*found, closing(NOW + 60 * DAY)]
+
+
+def trained(url: str, decisions: Sequence[LoggedDecision]) -> tuple[Fitted, list[str]]:
+    """What was fitted on a log, and what was said of it."""
+    write(url, decisions)
+    data = read_dataset(url, WINDOW)
+    said = find_doubts(data)
+    return fit(data, HYPER, "test", said.append), said
+
+
+def bundle_of(folder: Path, fitted: Fitted) -> Bundle:
+    write_fitted(folder / "bundle", "test", fitted)
+    return load_bundle(folder / "bundle")
+
+
+def p_order(bundle: Bundle, channel: str, **features: FeatureValue) -> float:
+    """The bundle's P(order) of a send now, or of no send."""
+    action = Action(channel=channel, send_time=None if channel == NO_SEND else NOW)
+    estimate = bundle.estimate(context_at(NOW, "asked", features=features), [Action(channel=NO_SEND), action], {})
+    return float(estimate.p_response[1])
+
+
+REFUSED: dict[str, tuple[Callable[[], list[LoggedDecision]], str]] = {
+    "too small": (lambda: shop(150), "150 decisions are too few to learn from; at least 200 are needed"),
+    "all labels zero": (
+        lambda: shop(is_ordering=False),
+        "0 of 800 decisions were followed by an order; at least 20 of each kind are needed; give orders as outcomes",
+    ),
+    "only no sends": (lambda: shop(channels=[NO_SEND]), "no decision of the log is a send; there is nothing to learn"),
+    "no no sends": (
+        lambda: shop(channels=["push", "sms"]),
+        "no decision of the log is a no send; without them the effect of a send cannot be told",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_log_is_refused(case: str, log_url: str) -> None:
+    """A log that cannot teach what a send adds is refused with what it lacks."""
+    make, said = REFUSED[case]
+    write(log_url, make())
+
+    with pytest.raises(LogUnusable, match=said):
+        fit(read_dataset(log_url, WINDOW), HYPER, "test", lambda _: None)
+
+
+def test_sound_log_gives_no_note(log_url: str) -> None:
+    """Nothing is said of a log as it should be."""
+    write(log_url, shop())
+
+    assert find_doubts(read_dataset(log_url, WINDOW)) == []
+
+
+def test_log_without_exploration_is_said_to_be_one(log_url: str, tmp_path: Path) -> None:
+    """Where nothing was left to chance, it is said what cannot be told; a bundle comes out, since a holdout may have been drawn."""
+    fitted, said = trained(log_url, shop(propensity=1.0))
+
+    assert any("every propensity is 1: nothing was left to chance" in line for line in said)
+    bundle = bundle_of(tmp_path, fitted)
+    assert 0 <= p_order(bundle, "push", young=1.0) <= 1
+
+
+def test_log_that_is_mostly_certain_is_said_to_be_one(log_url: str) -> None:
+    """Where little was left to chance, it is said how much."""
+    write(log_url, [replace(d, propensity=1.0) if i % 4 else d for i, d in enumerate(shop())])
+
+    assert find_doubts(read_dataset(log_url, WINDOW)) == [
+        "75% of the decisions have propensity 1; what a send adds is learned from the others alone"
+    ]
+
+
+def test_log_of_one_channel_teaches_that_channel(log_url: str, tmp_path: Path) -> None:
+    """With push and no send alone, what push adds for the young is found."""
+    fitted, _ = trained(log_url, shop(channels=[NO_SEND, "push"]))
+
+    bundle = bundle_of(tmp_path, fitted)
+
+    gained = {
+        young: p_order(bundle, "push", young=young) - p_order(bundle, NO_SEND, young=young) for young in (0.0, 1.0)
+    }
+    assert gained[1.0] > gained[0.0] + 0.1
+
+
+def test_channels_that_the_log_never_saw_can_be_decided_on(log_url: str, tmp_path: Path) -> None:
+    """Of a channel that is not in the log the bundle believes something that is a probability, and the service decides with it."""
+    fitted, _ = trained(log_url, shop(channels=[NO_SEND, "push"]))
+
+    bundle = bundle_of(tmp_path, fitted)
+
+    assert 0 <= p_order(bundle, "sms", young=1.0) <= 1
+    decision = decide(context_at(NOW, "asked", features={"young": 1.0}), RULES, bundle)
+    assert decision.choice.verdict in (Verdict.SEND, Verdict.DO_NOT_SEND)
+    assert decision.distribution is not None
+    assert {a.channel for a in decision.distribution.table.actions} <= {NO_SEND, *CHANNELS}
+    assert decision.distribution.probabilities.sum() == pytest.approx(1)
+
+
+def test_rare_channels_are_named(log_url: str) -> None:
+    """A channel that was hardly sent is named with how often it was."""
+    decisions = shop(channels=[NO_SEND, "push"])
+    rare = [logged(f"s{n}", moment=NOW + n * HOUR, channel="sms", customer=f"s{n}") for n in range(7)]
+    write(log_url, [*decisions, *rare])
+
+    assert find_doubts(read_dataset(log_url, WINDOW)) == [
+        "sms was sent 7 times; with less than 100 it is hardly told from the other channels"
+    ]
+
+
+def test_feature_missing_for_half_teaches_from_the_other_half(log_url: str, tmp_path: Path) -> None:
+    """Where a feature is known its effect is found; those without it get an answer between, and that it is missing is said."""
+    fitted, said = trained(log_url, shop(1600, is_known=lambda number: number % 2 == 0))
+
+    assert any("x.young is missing in 50% of the decisions" in line for line in said)
+    bundle = bundle_of(tmp_path, fitted)
+    old, unknown, young = (p_order(bundle, "push", noise=0.0, **f) for f in ({"young": 0.0}, {}, {"young": 1.0}))
+    assert old < unknown < young
+
+
+def test_log_without_engagement_trains_without_that_stage(log_url: str, tmp_path: Path) -> None:
+    """A log in which no message was seen or clicked is said to lack a stage, and still gives a bundle."""
+    fitted, said = trained(log_url, shop())
+
+    assert any("fewer than" in line and "clicked or seen" in line for line in said)
+    assert 0 <= p_order(bundle_of(tmp_path, fitted), "push", young=1.0) <= 1
+
+
+SECOND = timedelta(seconds=1)
+
+
+def happening(kind: str, after: timedelta, *, machine_generated: bool = False) -> LoggedOutcome:
+    return LoggedOutcome(type=kind, occur_time=NOW + after, machine_generated=machine_generated)
+
+
+CONTRADICTIONS: dict[str, tuple[list[LoggedOutcome], dict[str, float]]] = {
+    "order before the send": ([happening("order", HOUR)], {"response": 1, "value": 900}),
+    "order before the decision": ([happening("order", -SECOND)], {"response": 0, "value": 0}),
+    "seen before the decision": ([happening("seen", -SECOND)], {"seen": 1}),
+    "delivered and undelivered": (
+        [happening("delivered", HOUR), happening("undelivered", 2 * HOUR)],
+        {"seen": 0, "response": 0},
+    ),
+    "undelivered and seen": ([happening("undelivered", HOUR), happening("seen", 2 * HOUR)], {"seen": 1}),
+    "clicked and never seen": ([happening("clicked", HOUR)], {"seen": 1, "clicked": 1}),
+    "seen after unsubscribing": (
+        [happening("unsubscribe", HOUR), happening("seen", 2 * HOUR)],
+        {"seen": 1, "unsubscribed": 1},
+    ),
+    "ordered after unsubscribing": (
+        [happening("unsubscribe", HOUR), happening("order", 2 * HOUR)],
+        {"response": 1, "unsubscribed": 1},
+    ),
+    "seen by a machine alone": ([happening("seen", HOUR, machine_generated=True)], {"seen": 0}),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_contradictions_are_read_as_documented(case: str, log_url: str) -> None:
+    """What contradicts itself is read as docs/importing.md says."""
+    outcomes, expected = CONTRADICTIONS[case]
+    decision = logged("a", outcomes=outcomes)
+    sent_later = replace(decision, action=replace(decision.action, send_time=NOW + 3 * HOUR))
+    write(log_url, [sent_later, closing()])
+
+    data = read_dataset(log_url, WINDOW)
+
+    assert {name: float(getattr(data, name)[0]) for name in expected} == expected
+
+
+def test_not_sent_and_sent_is_not_learned_from(log_url: str) -> None:
+    """Whatever else is said of it, what was not sent leaves training, and its customer's order counts for the decision before."""
+    outcomes = [happening("not_sent", 2 * HOUR), happening("seen", 3 * HOUR), happening("order", 4 * HOUR)]
+    write(log_url, [logged("before"), logged("a", moment=NOW + HOUR, outcomes=outcomes), closing()])
+
+    data = read_dataset(log_url, WINDOW)
+
+    assert data.response.tolist() == [1.0]
+    assert data.value.tolist() == [900 * UNIT / 1e6]
+
+
+def test_engagement_with_no_send_is_no_sends(log_url: str) -> None:
+    """Unsubscribing from what was not sent is in no channel's rate."""
+    decisions = shop()
+    gone = [
+        replace(d, outcomes=(*d.outcomes, LoggedOutcome(type="unsubscribe", occur_time=d.context.decide_time + HOUR)))
+        if d.action.channel == NO_SEND
+        else d
+        for d in decisions
+    ]
+    fitted, _ = trained(log_url, gone)
+
+    assert fitted.description.unsubscribe_rates == {}
+
+
+def test_what_can_be_learned_from_is_checked_first(log_url: str) -> None:
+    """A sound log passes the check that refuses the others."""
+    write(log_url, shop())
+
+    check_learnable(read_dataset(log_url, WINDOW))

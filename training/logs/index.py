@@ -1,6 +1,6 @@
 """What is kept in memory of a whole log while its files are checked: hashes of ids, times and customers of all decisions.
 
-Ids are hashed to 8 bytes, so that a decision takes some 40 bytes however long its ids are. Two different ids have equal hashes once in 2^64.
+Ids are hashed to 8 bytes, so that a decision takes some 100 bytes however long its ids are. Two different ids have equal hashes once in 2^64.
 """
 
 from collections.abc import Sequence

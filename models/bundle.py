@@ -137,11 +137,10 @@ class Bundle:
         actions: Sequence[Action],
         default_unsubscribe: Mapping[str, float],
         harm_micros: float = 0.0,
-        factors: Mapping[tuple[str, str], float] | None = None,
     ) -> Estimate:
         """Return what the model believes of each action, no send the first; arrays of shape (len(actions),).
 
-        `harm_micros` is what an unsubscribe costs; `factors` are corrections of the funnel's stages, by (stage, channel).
+        `harm_micros` is what an unsubscribe costs.
 
         Raises
         ------
@@ -150,7 +149,7 @@ class Bundle:
         if self.funnel is not None:
             sends, made = sends_of(actions), made_before(context)
             margin = context.message.order_margin_micros
-            curves = self.funnel.curves(context, sends, made, margin, harm_micros, factors)
+            curves = self.funnel.curves(context, sends, made, margin, harm_micros)
             return Estimate(
                 p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
                 p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from models.correction import Factors
 from models.rules import Category, FreeFirstMode
 from models.sms import TextSize
 
@@ -184,6 +185,8 @@ class Context:
     tried: tuple[str, ...] = ()
     """Channels that earlier steps of this cascade used."""
     paused: tuple[str, ...] = ()
+    factors: Factors = field(default_factory=dict)
+    """What has been learned since the bundle was trained, by stage and channel."""
     reserved: tuple[Contact, ...] = ()
     """Planned sends of messages decided together with this one; caps count them, features do not."""
     mode: Mode = Mode.LIVE

@@ -15,6 +15,7 @@ multiplied by 1 - q_z. notice, click, order, organic and unsubscribe are stages 
 difference between send and no send.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from pydantic import ConfigDict, Field
 
 from models.booster import Booster
 from models.context import Context
+from models.correction import GROUP_EDGES, Forecast
 from models.features import Action, Column, Encoder
 from models.rhythm import Rhythms, RhythmTypes, count_week, hours_of_week
 from models.stage import Design, Scaling, linear_scores
@@ -153,6 +155,9 @@ class Curves:
     p_click: FloatArray
     """P(clicked before expiry), shape (m,)."""
     p_organic: float
+    row: IntArray
+    """Place of each send in the forecasts, shape (m,)."""
+    forecasts: "Forecasts | None" = None
 
     def keep(self, mask: NDArray[np.bool_]) -> "Curves":
         """Return the curves of the sends for which the mask, shape (m,), is true."""
@@ -163,7 +168,53 @@ class Curves:
         )
 
 
-_BY_SEND = ("start", "worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecasts:
+    """What the bundle alone, without corrections, says of each send: the trials by which it is corrected later."""
+
+    send_hours: FloatArray
+    of: IntArray
+    """Channel of each send, shape (m,)."""
+    hazard: FloatArray
+    """Hazard of being noticed by cell, shape (m, G)."""
+    origin: int
+    """Hour since 1970 of the first cell."""
+    click: FloatArray
+    """P(click | noticed in the cell), by channel, shape (c, G)."""
+    order: FloatArray
+    """P(order | click in the cell), by channel, shape (c, G)."""
+    unsubscribe: FloatArray
+    delivered: FloatArray
+
+    def of_send(self, row: int) -> Forecast:
+        """Return the forecast of one send."""
+        hour = math.floor(self.send_hours[row])
+        cells = self.hazard.shape[1]
+        channel = self.of[row]
+        edges = [min(max(hour + edge - self.origin, 0), cells) for edge in (0, *GROUP_EDGES)]
+        notice: list[float] = []
+        click: list[float] = []
+        order: list[float] = []
+        for begin, end in itertools.pairwise(edges):
+            if end <= begin:
+                break
+            weight = self.hazard[row, begin:end]
+            total = float(weight.sum())
+            share = weight / total if total > 0 else np.full(end - begin, 1 / (end - begin))
+            notice.append(round(total, 6))
+            click.append(round(float(share @ self.click[channel, begin:end]), 6))
+            order.append(round(float(share @ self.order[channel, begin:end]), 6))
+        return Forecast(
+            send_hour=hour,
+            deliver=round(float(self.delivered[channel]), 6),
+            notice=tuple(notice),
+            click=tuple(click),
+            order=tuple(order),
+            unsubscribe=round(float(self.unsubscribe[channel]), 6),
+        )
+
+
+_BY_SEND = ("row", "start", "worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click")
 
 
 class FunnelModel:
@@ -208,11 +259,10 @@ class FunnelModel:
         made: Sequence[Made],
         margin_micros: float,
         harm_micros: float,
-        factors: Mapping[tuple[str, str], float] | None = None,
     ) -> Curves:
         """Return the curves of sends, as (channel, hours since 1970), given what was made before.
 
-        `factors` multiply what the stages say, by (stage, channel): corrections learned since the bundle was trained.
+        The context's factors multiply what the stages say.
         """
         channels = list(dict.fromkeys([*(c for c, _ in sends), *(m.channel for m in made)]))
         place = {channel: i for i, channel in enumerate(channels)}
@@ -225,9 +275,10 @@ class FunnelModel:
             return found if booster is None else found + booster.raw_scores(np.ascontiguousarray(matrix[rows]))
 
         def factor(stage: str) -> FloatArray:
-            if not factors:
+            by_channel = context.factors.get(stage)
+            if not by_channel:
                 return np.ones(len(channels))
-            return np.array([factors.get((stage, channel), 1.0) for channel in channels])
+            return np.array([by_channel[c].value if c in by_channel else 1.0 for c in channels])
 
         now = context.decide_time.timestamp() / 3600
         origin = math.floor(now)
@@ -241,18 +292,22 @@ class FunnelModel:
         relevance = self._log_relevance(context, origin + grid + 0.5)
 
         hour_factor = np.array([self._by_hour(channel, rhythm, week) for channel in channels])
-        attention = np.exp(np.minimum(score("notice"), 20.0)) * factor("notice")
+        alone = np.exp(np.minimum(score("notice"), 20.0))
+        attention = alone * factor("notice")
         organic = float(_logistic(score("organic", slice(0, 1)))[0]) if channels else 0.0
-        q = self._click(score("click"), codes, relevance, factor("click"))
+        click_score = score("click")
+        q = self._click(click_score, codes, relevance, factor("click"))
         order = _logistic(score("order")[:, None] + self.relevance_weight("order", codes)[:, None] * relevance)
         gain = self.description.scale * factor("order")[:, None] * np.maximum(order - organic, 0.0)
-        refuse = np.minimum(_logistic(score("unsubscribe")) * factor("unsubscribe"), 1.0)
-        delivered = np.array([self.description.delivered.get(channel, 1.0) for channel in channels])
-        delivered = np.minimum(delivered * factor("deliver"), 1.0)
+        unsubscribe_alone = _logistic(score("unsubscribe"))
+        refuse = np.minimum(unsubscribe_alone * factor("unsubscribe"), 1.0)
+        delivered_alone = np.array([self.description.delivered.get(channel, 1.0) for channel in channels])
+        delivered = np.minimum(delivered_alone * factor("deliver"), 1.0)
 
         of = np.array([place[c] for c, _ in sends], dtype=np.intp)
         hours = np.array([s for _, s in sends])
-        noticed = self._noticed([c for c, _ in sends], of, hours - origin, grid, hour_factor, attention, delivered)
+        hazard = self._hazard([c for c, _ in sends], of, hours - origin, grid, hour_factor)
+        noticed = _noticed(hazard * attention[of][:, None], delivered[of])
         weights = _NODE_WEIGHTS
         pending_q = np.ones((len(_NODES), cells))
         made_of = np.array([place[m.channel] for m in made], dtype=np.intp)
@@ -267,8 +322,10 @@ class FunnelModel:
         if open_made:
             starts = np.array([m.send_hours for m, _ in open_made]) - origin
             which = np.array([i for _, i in open_made], dtype=np.intp)
-            waiting = self._noticed(
-                [m.channel for m, _ in open_made], which, starts, grid, hour_factor, attention, np.ones(len(channels))
+            waiting = _noticed(
+                self._hazard([m.channel for m, _ in open_made], which, starts, grid, hour_factor)
+                * attention[which][:, None],
+                np.ones(len(which)),
             )
             worth, before, _, _, _ = _combine(
                 waiting, q[which], gain[which], refuse[which], weights, margin_micros, harm_micros
@@ -293,6 +350,17 @@ class FunnelModel:
             p_notice=noticed.sum(axis=1),
             p_click=clicked,
             p_organic=organic,
+            row=np.arange(len(sends)),
+            forecasts=Forecasts(
+                send_hours=hours,
+                of=of,
+                hazard=hazard * alone[of][:, None],
+                origin=origin,
+                click=_logistic(click_score[:, None] + self.relevance_weight("click", codes)[:, None] * relevance),
+                order=order,
+                unsubscribe=unsubscribe_alone,
+                delivered=delivered_alone,
+            ),
         )
 
     def _by_hour(self, channel: str, log_rhythm: FloatArray, week: IntArray) -> FloatArray:
@@ -316,17 +384,10 @@ class FunnelModel:
         found: FloatArray = -math.log(2) * np.maximum(hours - begin, 0.0) * 3600 / half_life
         return found
 
-    def _noticed(
-        self,
-        channels: Sequence[str],
-        of: IntArray,
-        starts: FloatArray,
-        grid: IntArray,
-        hour_factor: FloatArray,
-        attention: FloatArray,
-        delivered: FloatArray,
+    def _hazard(
+        self, channels: Sequence[str], of: IntArray, starts: FloatArray, grid: IntArray, hour_factor: FloatArray
     ) -> FloatArray:
-        """Return P(noticed in cell) of sends at `starts`, hours after the first cell's begin; shape (m, G)."""
+        """Return the hazard, at an attention of 1, of sends at `starts`, hours after the first cell's begin; shape (m, G)."""
         if not len(of):
             return np.zeros((0, len(grid)))
         keep = np.array([self._keep.get(channel, self._usual_keep) for channel in channels])
@@ -334,13 +395,15 @@ class FunnelModel:
         age = grid[None, :] - first[:, None]
         kept = np.where((age >= 0) & (age < AGES), np.take_along_axis(keep, age.clip(0, AGES - 1), axis=1), 0.0)
         kept = np.where(age == 0, kept * (1 - (starts - first))[:, None], kept)
-        total = np.cumsum(kept * hour_factor[of] * attention[of][:, None], axis=1)
-        unseen = np.exp(-total)
-        found = np.empty_like(unseen)
-        found[:, 0] = 1 - unseen[:, 0]
-        found[:, 1:] = unseen[:, :-1] - unseen[:, 1:]
-        found *= delivered[of][:, None]
+        found: FloatArray = kept * hour_factor[of]
         return found
+
+
+def _noticed(hazard: FloatArray, delivered: FloatArray) -> FloatArray:
+    """Return P(noticed in cell), shape (m, G)."""
+    unseen = np.exp(-np.cumsum(hazard, axis=1))
+    found = -np.diff(unseen, axis=1, prepend=1.0)
+    return found * delivered[:, None]
 
 
 def _combine(
@@ -441,4 +504,5 @@ def plain_curves(
         p_notice=np.ones(len(sends)),
         p_click=np.maximum(uplift, 0.0),
         p_organic=0.0,
+        row=np.arange(len(sends)),
     )

@@ -13,6 +13,7 @@ from models.booster import BoosterError
 from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
+from models.correction import Forecast
 from models.curves import Curves, plain_curves, sends_of
 from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.features import Action
@@ -40,6 +41,8 @@ class Choice:
     slot: Slot | None = None
     price_micros: int = 0
     propensity: float = 1.0
+    forecast: Forecast | None = None
+    """Of a send, what the bundle expects; None where it draws no curves."""
     exploration_cost_micros: float = 0.0
     """What exploring is expected to lose against the action that the policy values most."""
     suppressed: tuple[Suppressed, ...] = ()
@@ -155,6 +158,7 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
     action = table.actions[index]
     end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and action.send_time is None else None
     choice = Choice(
+        forecast=_forecast(table, index),
         verdict=Verdict.SEND if action.send_time is not None else Verdict.DO_NOT_SEND,
         action=action,
         slot=slot_of(found.eligible, action),
@@ -177,6 +181,14 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         trainable=context.mode is Mode.LIVE,
     )
     return Decision(context=context, choice=choice, distribution=found.distribution)
+
+
+def _forecast(table: ActionTable, index: int) -> Forecast | None:
+    curves, action = table.curves, table.actions[index]
+    if curves is None or curves.forecasts is None or action.send_time is None:
+        return None
+    send = sum(a.send_time is not None for a in table.actions[:index])
+    return curves.forecasts.of_send(int(curves.row[send]))
 
 
 def end_cascade(context: Context, rules: Rules, end: CascadeEnd) -> Decision:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.context import Context, Verdict
+from models.correction import Cell, Corrections, Forecast, Happenings, change, epoch_hour, happenings
 from models.decide import decide
 from models.eligibility import EligibleChannel, find_eligible
 from models.features import NO_SEND, Action
@@ -191,26 +192,59 @@ class MostEngaged(_Deaf):
         return Reply(action=Action(channel=best.channel, send_time=moment))
 
 
-class ServiceCore(_Deaf):
-    """The service's decision core in this process: `models.decide` with a bundle, advanced as AdvanceCascade does."""
+class ServiceCore:
+    """The service's decision core in this process: `models.decide` with a bundle, corrected by outcomes, advanced as AdvanceCascade does."""
 
-    def __init__(self, rules: Rules, bundle: Bundle | None, max_steps: int | None = None) -> None:
+    def __init__(
+        self, rules: Rules, bundle: Bundle | None, max_steps: int | None = None, *, is_adaptive: bool = True
+    ) -> None:
         self.name = "service decision core" + ("" if bundle is not None else ", no bundle")
         if max_steps is not None:
             rules = replace(rules, cascade=replace(rules.cascade, max_steps=max_steps))
             self.name += f", {max_steps} step" + ("s" if max_steps > 1 else "")
+        if not is_adaptive:
+            self.name += ", without correction"
         self._rules, self._bundle = rules, bundle
+        self._corrections = Corrections("" if bundle is None else bundle.version) if is_adaptive else None
+        self._sent: dict[tuple[str, int], tuple[Forecast, str, str, list[tuple[str, int]]]] = {}
 
     def decide(self, context: Context) -> Reply:
         if context.step > self._rules.cascade.max_steps:
             return _NOTHING
+        if self._corrections is not None:
+            hour = epoch_hour(context.decide_time)
+            context = replace(context, factors=self._corrections.factors(hour, context.message.kind, context.step))
         choice = decide(context, self._rules, self._bundle).choice
         if choice.verdict is Verdict.DEFER:
             return Reply(action=Action(channel=NO_SEND), ask_time=choice.retry_time, is_deferred=True)
         if choice.verdict is not Verdict.SEND or choice.action is None or choice.action.send_time is None:
             return Reply(action=Action(channel=NO_SEND), propensity=choice.propensity)
+        if choice.forecast is not None:
+            entry = (choice.forecast, choice.action.channel, context.message.kind, [])
+            self._sent[context.decision_id, context.step] = entry
+            self._book(context.step, entry, None)
         following = choice.steps[1].not_before if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Correct the bundle by the outcome."""
+        entry = self._sent.get((outcome.decision_id, outcome.step))
+        if entry is not None:
+            before = happenings(entry[3])
+            entry[3].append((outcome.type, epoch_hour(outcome.occur_time)))
+            self._book(outcome.step, entry, before)
+
+    def _book(
+        self, step: int, entry: tuple[Forecast, str, str, list[tuple[str, int]]], before: Happenings | None
+    ) -> None:
+        if self._corrections is None:
+            return
+        forecast, channel, kind, outcomes = entry
+        changed = change(forecast, before, happenings(outcomes))
+        bundle = self._corrections.bundle
+        self._corrections.add(
+            (Cell(bundle, stage, channel, kind, min(step, 2), hour), sums) for (stage, hour), sums in changed.items()
+        )
 
 
 class Oracle(_Deaf):

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.errors import ChannelChoiceError, LogUnusable
+from models.errors import ChannelChoiceError, InvalidInput, LogUnusable, Violation
 from models.rules import Rules, read_rules
+
+if TYPE_CHECKING:
+    from service.store.store import Store
 
 DEFAULT_RULES = Path(__file__).parent.parent / "service" / "rules" / "default.toml"
 _MLFLOW = "sqlite:///mlflow.db"
@@ -41,11 +45,32 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
     exported.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="folder for the files")
 
-    simulated = command("simulate", _simulate, "make a decision log in the built-in world")
+    simulated = command("simulate", _simulate, "make a decision log in a built-in world")
     simulated.add_argument("--to", default=_LOG, metavar="URL", help=f"decision log to append to (default: {_LOG})")
-    simulated.add_argument("--decisions", type=_number(int, 1), default=20_000, help="how many (default: 20000)")
-    simulated.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file")
+    simulated.add_argument(
+        "--world",
+        choices=["retailer", "starter"],
+        default="retailer",
+        help="retailer: training/world, with known truth and rules of its own (default); starter: a small one under any rules",
+    )
+    simulated.add_argument("--decisions", type=_number(int, 1), default=20_000, help="messages (default: 20000)")
     simulated.add_argument("--seed", type=_number(int, 0), default=0)
+    retailer = simulated.add_argument_group("the retailer")
+    retailer.add_argument("--customers", type=_number(int, 100), default=6000, help="how many (default: 6000)")
+    retailer.add_argument(
+        "--scenario", default="stationary", help="what happens to it after a third of the log (default: stationary)"
+    )
+    retailer.add_argument(
+        "--steps", type=int, choices=[1, 2, 3], default=1, help="most steps of the logging policy (default: 1)"
+    )
+    retailer.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE.parquet",
+        help="also write what each decision was exactly worth, and what would have been best",
+    )
+    starter_world = simulated.add_argument_group("the starter world")
+    starter_world.add_argument("--rules", type=Path, help="rules file (default: the service's own)")
 
     train = command(
         "train", _train, "fit a response model on a decision log, as an MLflow run with a registered bundle"
@@ -215,19 +240,67 @@ def _simulate(options: argparse.Namespace) -> None:
 
     from service.store.identity import key_path_beside, load_key
     from service.store.store import Store
-    from training.journal import write_log
-    from training.simulate import simulate_log
 
+    _check_simulated(options)
+    make = _retailer_log if options.world == "retailer" else _starter_log
     store = Store(options.to)
     try:
         key = load_key(key_path_beside(options.to))
         with tqdm(total=options.decisions, desc="simulate", unit=" decisions", disable=None) as bar:
-            rules = _rules(options.rules)
-            identities, decisions = simulate_log(options.decisions, rules, key, options.seed, bar.update)
-            written = write_log(store, decisions, identities)
+            made = make(options, store, key, bar.update)
     finally:
         store.close()
-    print(f"{written} decisions written to {options.to}")
+    print(made)
+
+
+def _check_simulated(options: argparse.Namespace) -> None:
+    """Check options that depend on each other, before any file is made.
+
+    Raises
+    ------
+    InvalidInput: one of them does not go with the world, or names no scenario or folder that there is.
+    """
+    from training.world.scenarios import SCENARIOS, make_scenario
+
+    found: list[Violation] = []
+    if options.world == "retailer":
+        logged = [name for name in SCENARIOS if make_scenario(name, 0).has_log]
+        if options.scenario not in logged:
+            found.append(Violation(field="--scenario", description=f"must be one of {', '.join(logged)}"))
+        if options.rules is not None:
+            found.append(
+                Violation(field="--rules", description="the retailer has rules of its own; use --world starter")
+            )
+        if options.truth is not None and not options.truth.parent.is_dir():
+            found.append(Violation(field="--truth", description=f"there is no folder {options.truth.parent}"))
+    elif options.truth is not None:
+        found.append(Violation(field="--truth", description="only the retailer's truth is known; use --world retailer"))
+    if found:
+        raise InvalidInput(found, "simulate")
+
+
+def _retailer_log(options: argparse.Namespace, store: "Store", key: bytes, progress: Callable[[int], object]) -> str:
+    from training.world.make_log import LogPlan, make_log, summary
+
+    plan = LogPlan(
+        customers=options.customers,
+        decisions=options.decisions,
+        seed=options.seed,
+        scenario=options.scenario,
+        steps=options.steps,
+    )
+    made = make_log(plan, store, key, options.truth, progress)
+    told = f"{made.written} decisions written to {options.to}\n{summary(made)}"
+    return told if options.truth is None else f"{told}\n  truth      {options.truth}"
+
+
+def _starter_log(options: argparse.Namespace, store: "Store", key: bytes, progress: Callable[[int], object]) -> str:
+    from training.journal import write_log
+    from training.simulate import simulate_log
+
+    rules = _rules(options.rules or DEFAULT_RULES)
+    identities, decisions = simulate_log(options.decisions, rules, key, options.seed, progress)
+    return f"{write_log(store, decisions, identities)} decisions written to {options.to}"
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -81,6 +81,14 @@ def test_refusal_is_an_exit_code_and_one_line(root: Path, tmp_path: Path) -> Non
         (["simulate", "--decisions", "-1"], "--decisions"),
         (["simulate", "--decisions", "many"], "--decisions"),
         (["simulate", "--seed", "-1"], "--seed"),
+        (["simulate", "--world", "other"], "invalid choice: 'other'"),
+        (["simulate", "--customers", "10"], "10 is not at least 100"),
+        (["simulate", "--steps", "4"], "--steps"),
+        (["simulate", "--scenario", "flood"], "--scenario: must be one of stationary, push_outage"),
+        (["simulate", "--scenario", "cold_start"], "--scenario: must be one of stationary, push_outage"),
+        (["simulate", "--rules", "mine.toml"], "--rules: the retailer has rules of its own"),
+        (["simulate", "--world", "starter", "--truth", "t.parquet"], "--truth: only the retailer's truth is known"),
+        (["simulate", "--truth", "absent/t.parquet"], "--truth: there is no folder absent"),
         (["evaluate-log", "--log", "starbucks", "--data", ".", "--social-price", "-1"], "--social-price"),
         (["evaluate-log", "--log", "starbucks", "--data", "."], "there is no starbucks_decisions.parquet"),
         (["promote", "--mlflow", "sqlite:///absent.db"], "there is no registry absent.db"),
@@ -133,11 +141,14 @@ def test_times_are_utc_unless_they_say_otherwise(text: str, expected: datetime) 
     assert moment(text) == expected
 
 
-def test_simulated_log_says_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("world", ["retailer", "starter"])
+def test_simulated_log_says_where_it_is(world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A simulated log is written where asked, and repeating it writes nothing new."""
     url = f"sqlite:///{tmp_path / 'new' / 'log.db'}"
-    command = ["simulate", "--to", url, "--decisions", "50"]
+    command = ["simulate", "--world", world, "--to", url, "--decisions", "50"]
 
-    assert (main(command), main(command)) == (0, 0)
+    codes = [main(command), main(command)]
 
-    assert capsys.readouterr().out == f"50 decisions written to {url}\n0 decisions written to {url}\n"
+    told = [line for line in capsys.readouterr().out.splitlines() if line.endswith(url)]
+    assert codes == [0, 0]
+    assert told == [f"50 decisions written to {url}", f"0 decisions written to {url}"]

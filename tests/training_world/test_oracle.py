@@ -8,7 +8,7 @@ import pytest
 
 from models.rules import Rules
 from tests.training_world.worlds import small_world
-from training.world.clock import to_time
+from training.world.clock import to_hour, to_time
 from training.world.oracle import (
     Candidates,
     Plan,
@@ -20,7 +20,7 @@ from training.world.oracle import (
     frontier,
 )
 from training.world.people import CHANNELS, SMS
-from training.world.policies import Oracle, eligible_of, plan_under_budget
+from training.world.policies import Oracle, Uniform, eligible_of, plan_under_budget
 from training.world.run import World
 from training.world.truth import Case, Send
 
@@ -55,6 +55,32 @@ def test_enumeration_is_exact(world: World, found: list[tuple[Case, Candidates, 
 
             assert plans.spend[row] == pytest.approx(expected.spend, abs=1e-9)
             assert plans.gross[row] - plans.spend[row] == pytest.approx(expected.net, abs=1e-9)
+
+
+def test_enumeration_after_a_history_is_exact(world: World) -> None:
+    """What may follow sends without reaction so far is worth what the truth says it adds to them, to 1e-9 roubles."""
+    rng = np.random.default_rng(1)
+    checked = 0
+    for step in world.run(Uniform(world.rules, steps=3)).steps:
+        if not step.history:
+            continue
+        case = world.truth.case(world.index_of(step.context.decision_id))
+        now = to_hour(step.context.decide_time)
+        candidates = find_candidates(step.context, world.rules)
+        left = 3 - len(step.history)
+        plans = enumerate_plans(world.truth, case, candidates, left, history=step.history, now=now)
+        nothing = world.truth.expected(case, [], step.history, now)
+        for row in rng.choice(len(plans.gross), size=min(10, len(plans.gross)), replace=False):
+            members = [int(i) for i in plans.steps[row] if i >= 0]
+            places = range(1 + len(step.history), 4)
+            sends = [candidates.send(i, place) for i, place in zip(members, places, strict=False)]
+
+            added = world.truth.expected(case, sends, step.history, now) - nothing
+
+            assert plans.spend[row] == pytest.approx(added.spend, abs=1e-9)
+            assert plans.gross[row] - plans.spend[row] == pytest.approx(added.net, abs=1e-9)
+            checked += len(members)
+    assert checked > 100
 
 
 def test_every_ordered_sequence_is_enumerated(found: list[tuple[Case, Candidates, Plans]]) -> None:

@@ -1,5 +1,6 @@
 """Messages of the simulated retailer: a stream that does not depend on what any policy does."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ _LIFETIMES = np.array([48, 36, 36, 48, 48, 48])
 """Hours from arrival to the deadline."""
 _IS_TRIGGERED = np.array([True, True, True, False, False, False])
 MAX_LIFETIME = 48
+_BLOCK = 16_384
+"""Messages looked at together, so that memory does not grow with their weeks of hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +90,19 @@ def _arrivals(
     day = rng.integers(0, max(1, hours // 24), size=count)
     office = begin + day * 24 + rng.integers(6, 15, size=count)
     start = begin + day * 24
+    uniform = rng.random(count)
+    own = np.concatenate([_own_hours(people, person[rows], start[rows], uniform[rows]) for rows in _blocks(count)])
+    return np.where(_IS_TRIGGERED[kind], own, office)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(begin, begin + _BLOCK) for begin in range(0, max(count, 1), _BLOCK))
+
+
+def _own_hours(people: Population, person: IntArray, start: IntArray, uniform: FloatArray) -> IntArray:
+    """Return an hour of the day that begins at `start`, drawn by the rhythm of each person, (m,)."""
     cells = start[:, None] + np.arange(24)
     local = (cells + OFFSETS[people.zone[person]][:, None]) % WEEK
-    rhythm = np.take_along_axis(people.rhythm[person], local, axis=1)
+    rhythm = people.rhythm[person[:, None], local]
     share = rhythm.cumsum(axis=1) / rhythm.sum(axis=1, keepdims=True)
-    own = start + (share < rng.random((count, 1))).sum(axis=1).clip(max=23)
-    return np.where(_IS_TRIGGERED[kind], own, office)
+    return np.asarray(start + (share < uniform[:, None]).sum(axis=1).clip(max=23))

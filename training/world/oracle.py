@@ -24,7 +24,7 @@ from models.eligibility import find_eligible, next_allowed_time
 from models.rules import Rules
 from training.world.clock import to_hour, to_time
 from training.world.people import CHANNELS
-from training.world.truth import INTENTS, OWN_STEP_TIREDNESS, Case, Send, Truth, tiredness
+from training.world.truth import INTENTS, OWN_STEP_TIREDNESS, Case, Happened, Send, Truth, condition, tiredness
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -98,8 +98,20 @@ def find_candidates(context: Context, rules: Rules, *, is_whole_life: bool = Tru
     )
 
 
-def enumerate_plans(truth: Truth, case: Case, candidates: Candidates, max_steps: int = 3, gap: int = 1) -> Plans:
-    """Return every plan of up to three steps with its exact expectation."""
+def enumerate_plans(
+    truth: Truth,
+    case: Case,
+    candidates: Candidates,
+    max_steps: int = 3,
+    gap: int = 1,
+    history: Sequence[Happened] = (),
+    now: int = 0,
+) -> Plans:
+    """Return every plan of up to three steps with its exact expectation.
+
+    With a history of sends without reaction until the hour `now`, the plans are of what may still be sent, and worth what they add to it: the
+    sends made are one more step before the first, of which `condition` tells what is left to happen.
+    """
     count, cells = len(candidates), case.lifetime
     empty = np.full((1, 3), -1)
     if count == 0:
@@ -108,26 +120,31 @@ def enumerate_plans(truth: Truth, case: Case, candidates: Candidates, max_steps:
     before: list[FloatArray] = []
     after: list[FloatArray] = []
     pending = case.not_yet_organic
+    prior, past = _past(truth, case, history, now)
     for step in range(1, max_steps + 1):
-        tired = candidates.tiredness + OWN_STEP_TIREDNESS * (step - 1)
+        tired = candidates.tiredness + OWN_STEP_TIREDNESS * (step - 1 + len(history))
         curves = truth.curves(case, candidates.channel, candidates.hour, tired)
         click, unsubscribe = curves.click, curves.unsubscribe
         earned = case.margin * (1 - case.organic)[:, None] * click * curves.order
-        density = case.prior[:, None] * (earned - truth.harm * unsubscribe * pending[:, :cells])
+        density = prior[:, None] * (earned - truth.harm * unsubscribe * pending[:, :cells])
         left = 1 - np.cumsum(click + unsubscribe, axis=2)
         started = np.concatenate([np.ones((count, INTENTS, 1)), left[:, :, :-1]], axis=2)
         money.append(density.reshape(count, -1))
         after.append(left.reshape(count, -1))
         before.append(started.reshape(count, -1))
+    money[0] = past.money * before[0] + past.after * money[0]
+    after[0] = past.after * after[0]
+    before[0] = past.before * before[0]
     start = candidates.hour - case.arrive
-    alive = (case.prior[:, None] * pending)[:, start]
+    alive = (prior[:, None] * pending)[:, start]
     reached = [b.reshape(count, INTENTS, cells)[:, :, start] for b in before]
     price = candidates.price
     index = np.arange(count)
     singles = index[candidates.is_first]
     steps = [empty, np.column_stack([singles, np.full((len(singles), 2), -1)])]
-    gross = [np.zeros(1), money[0].sum(axis=1)[singles]]
-    first_spend = price * alive.sum(axis=0)
+    already = past.money.sum()
+    gross = [np.zeros(1), money[0].sum(axis=1)[singles] - already]
+    first_spend = price * (past.before.reshape(INTENTS, cells)[:, start] * alive).sum(axis=0)
     spend = [np.zeros(1), first_spend[singles]]
     if max_steps >= 2:
         pair = _order(candidates, gap)
@@ -136,7 +153,7 @@ def enumerate_plans(truth: Truth, case: Case, candidates: Candidates, max_steps:
         pair_spend = first_spend[:, None] + price * np.einsum("azb,zb->ab", reached[0], alive)
         a, b = np.nonzero(follows)
         steps.append(np.column_stack([a, b, np.full(len(a), -1)]))
-        gross.append(pair_gross[a, b])
+        gross.append(pair_gross[a, b] - already)
         spend.append(pair_spend[a, b])
         if max_steps >= 3:
             for c in range(count):
@@ -153,9 +170,39 @@ def enumerate_plans(truth: Truth, case: Case, candidates: Candidates, max_steps:
                 )
                 i, j = np.nonzero(follows[one, two])
                 steps.append(np.column_stack([firsts[i], seconds[j], np.full(len(i), c)]))
-                gross.append(value[i, j])
+                gross.append(value[i, j] - already)
                 spend.append(cost[i, j])
     return Plans(steps=np.concatenate(steps), gross=np.concatenate(gross), spend=np.concatenate(spend))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Past:
+    """The sends made, taken together: money density, and survival before a cell and after it, each (3 G,)."""
+
+    money: FloatArray
+    before: FloatArray
+    after: FloatArray
+
+
+def _past(truth: Truth, case: Case, history: Sequence[Happened], now: int) -> tuple[FloatArray, _Past]:
+    """Return the weights of the intents, (3,), and what the sends made may still do."""
+    size = INTENTS * case.lifetime
+    money, before, after = np.zeros(size), np.ones(size), np.ones(size)
+    if not history:
+        return case.prior, _Past(money=money, before=before, after=after)
+    curves = truth.curves_of(case, [past.send for past in history])
+    weight, noticed = condition(case, curves, history, now)
+    curves = replace(curves, noticed=noticed)
+    pending = case.not_yet_organic[:, : case.lifetime]
+    for k in range(len(history)):
+        click, unsubscribe = curves.click[k], curves.unsubscribe[k]
+        earned = case.margin * (1 - case.organic)[:, None] * click * curves.order[k]
+        density = (weight[:, None] * (earned - truth.harm * unsubscribe * pending)).ravel()
+        left = 1 - np.cumsum(click + unsubscribe, axis=1)
+        started = np.concatenate([np.ones((INTENTS, 1)), left[:, :-1]], axis=1).ravel()
+        money = money * started + after * density
+        before, after = before * started, after * left.ravel()
+    return weight, _Past(money=money, before=before, after=after)
 
 
 def _order(candidates: Candidates, gap: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.context import Contact, Context
 from models.features import Action
-from training.world.truth import Expected
+from training.world.truth import Expected, Happened
 
 FloatArray = NDArray[np.float64]
 OutcomeType = Literal["sent", "not_sent", "delivered", "undelivered", "seen", "clicked", "order", "unsubscribe"]
@@ -67,6 +67,8 @@ class Step:
     price_micros: int
     gain: Expected
     """What it is exactly expected to add, given all that was known then."""
+    history: tuple[Happened, ...] = ()
+    """The message's sends until then, with what was known of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,15 @@ class Result:
     realised: Expected
     by_message: FloatArray
     sends: dict[str, int]
+    steps: tuple[Step, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A message of which nothing more will be known: its steps and outcomes, each in their order."""
+
+    index: int
     steps: tuple[Step, ...]
     outcomes: tuple[Outcome, ...]
 

@@ -9,8 +9,11 @@ A policy's gain is counted twice: as it came out, and as the exact expectation o
 """
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +24,10 @@ from models.prices import send_price
 from models.rules import Rules
 from training.world.clock import EPOCH_HOURS, HALF_HOUR, to_hour, to_time
 from training.world.contexts import make_context
+from training.world.draws import Draws
 from training.world.messages import Messages
 from training.world.people import CHANNELS, Population
-from training.world.protocol import Outcome, OutcomeType, Policy, Result, Start, Step, request_name
+from training.world.protocol import Ended, Outcome, OutcomeType, Policy, Result, Start, Step, request_name
 from training.world.scenarios import Scenario, scenario_rules
 from training.world.truth import (
     ORDER_DELAY_HOURS,
@@ -42,6 +46,8 @@ from training.world.visits import make_visits
 FloatArray = NDArray[np.float64]
 MAX_STEPS = 3
 _REPEATS = 3
+CONTACT_MEMORY = timedelta(days=60)
+"""Contacts that began longer ago are forgotten, as the service forgets them."""
 _INDEX = {name: index for index, name in enumerate(CHANNELS)}
 _DELIVERED, _NOTICED, _REACTED, _ORDERED, _DELAY = range(5)
 
@@ -61,6 +67,11 @@ class _Life:
     is_over: bool = False
     is_known_over: bool = False
     ask_hour: int | None = None
+    events: int = 0
+    """How many are still to come."""
+    steps: list[tuple[int, Step]] = field(default_factory=list)
+    """With their places in the order of all that was decided and told."""
+    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
 
 
 class World:
@@ -74,18 +85,21 @@ class World:
         rules: Rules,
         seed: int,
         start: Start | None = None,
+        name: str | None = None,
     ) -> None:
+        """Make a world; ids of decisions begin with its name, by default that of its seed and first hour."""
+        first = int(messages.arrive[0]) if len(messages) else 0
         self.people = people
         self.messages = messages
         self.rules = scenario_rules(rules, scenario)
         self.truth = Truth(people, messages, scenario, rules.harm.unsubscribe / 1e6)
         self.start = start or Start()
-        self.name = f"world-{seed}-{int(messages.arrive[0]) if len(messages) else 0}"
-        rng = np.random.default_rng([seed, 3, int(messages.arrive[0]) if len(messages) else 0])
+        self.name = name or f"world-{seed}-{first}"
         self.visits = make_visits(people, int(messages.arrive[-1]) + messages.lifetime.max() if len(messages) else 0)
-        self._chance = rng.random((len(messages), len(CHANNELS), _REPEATS, 5))
-        self._intent = rng.random(len(messages))
-        self._organic = rng.random((len(messages), 2))
+        self._chance = Draws([seed, 3, first], len(messages), (len(CHANNELS), _REPEATS, 5))
+        rest = self._chance.rest()
+        self._intent = rest.random(len(messages))
+        self._organic = rest.random((len(messages), 2))
 
     def intent(self, case: Case) -> int:
         """Return the intent that was drawn for a message."""
@@ -118,9 +132,21 @@ class World:
         run = _Run(self, policy, self.start)
         return run.go(), run.end()
 
+    def play(self, policy: Policy) -> Iterator[Ended]:
+        """Let a policy act on all messages, and yield each once nothing more of it will be known; no other is kept."""
+        return map(_ended, _Run(self, policy, self.start).play())
+
     def chance(self, index: int, channel: int, repeat: int) -> FloatArray:
         """Return the uniform draws of a send, shape (5,)."""
-        return np.asarray(self._chance[index, channel, min(repeat, _REPEATS - 1)])
+        return np.asarray(self._chance.of(index)[channel, min(repeat, _REPEATS - 1)])
+
+
+def _ended(life: _Life) -> Ended:
+    return Ended(
+        index=life.case.index,
+        steps=tuple(step for _, step in life.steps),
+        outcomes=tuple(outcome for _, outcome in life.outcomes),
+    )
 
 
 class _Run:
@@ -135,32 +161,52 @@ class _Run:
         self.lives: dict[int, _Life] = {}
         self.queue: list[tuple[int, int, int, int, str, tuple[int, ...]]] = []
         self.count = 0
-        self.steps: list[Step] = []
-        self.outcomes: list[Outcome] = []
         self.sends = dict.fromkeys(CHANNELS, 0)
         self.expected = Expected()
         self.realised = Expected()
         self.by_message = np.zeros(len(world.messages))
 
     def push(self, hour: int, rank: int, what: str, *details: int) -> None:
-        self.count += 1
         step = details[1] if len(details) > 1 else 0
-        heapq.heappush(self.queue, (hour, rank, step, self.count, what, details))
+        self.lives[details[0]].events += 1
+        heapq.heappush(self.queue, (hour, rank, step, self.next_place(), what, details))
+
+    def next_place(self) -> int:
+        self.count += 1
+        return self.count
 
     def go(self) -> Result:
-        for index, hour in enumerate(self.world.messages.arrive):
-            self.push(int(hour), 3, "arrive", index)
-        while self.queue:
-            hour, _, _, _, what, details = heapq.heappop(self.queue)
-            getattr(self, f"on_{what}")(hour, *details)
+        ended = list(self.play())
+        steps = sorted(chain.from_iterable(life.steps for life in ended), key=itemgetter(0))
+        outcomes = sorted(chain.from_iterable(life.outcomes for life in ended), key=itemgetter(0))
         return Result(
             expected=self.expected,
             realised=self.realised,
             by_message=self.by_message,
             sends=self.sends,
-            steps=tuple(self.steps),
-            outcomes=tuple(self.outcomes),
+            steps=tuple(step for _, step in steps),
+            outcomes=tuple(outcome for _, outcome in outcomes),
         )
+
+    def play(self) -> Iterator[_Life]:
+        """Let everything happen in the order of time, and yield each message's life when it has no event left."""
+        self.await_arrival(0)
+        while self.queue:
+            hour, _, _, _, what, details = heapq.heappop(self.queue)
+            index = details[0]
+            if what == "arrive":
+                self.await_arrival(index + 1)
+            else:
+                self.lives[index].events -= 1
+            getattr(self, f"on_{what}")(hour, *details)
+            if self.lives[index].events == 0:
+                yield self.lives.pop(index)
+
+    def await_arrival(self, index: int) -> None:
+        """Put the next arrival into the queue; arrivals come last in their hour."""
+        if index < len(self.world.messages):
+            hour = int(self.world.messages.arrive[index])
+            heapq.heappush(self.queue, (hour, 3, 0, self.next_place(), "arrive", (index,)))
 
     def on_arrive(self, hour: int, index: int) -> None:
         life = _Life(case=self.world.truth.case(index))
@@ -182,6 +228,7 @@ class _Run:
         life = self.lives[index]
         assert self.policy is not None  # a run without a policy makes contexts only
         context = self.context(index, life.asked + 1, hour)
+        history = tuple(life.made)
         reply = self.policy.decide(context)
         if reply.is_deferred:
             life.deferrals += life.asked == 0
@@ -192,7 +239,8 @@ class _Run:
             gain, price = self.book(hour, index, context, reply.action)
         self.expected = self.expected + gain
         self.by_message[index] += gain.net
-        self.steps.append(Step(context=context, reply=reply, price_micros=price, gain=gain))
+        step = Step(context=context, reply=reply, price_micros=price, gain=gain, history=history)
+        life.steps.append((self.next_place(), step))
         if reply.ask_time is not None:
             life.ask_hour = max(to_hour(reply.ask_time), hour + 1)
             self.push(life.ask_hour, 2, "ask", index, life.asked)
@@ -335,7 +383,7 @@ class _Run:
             customer_id=f"customer-{case.person}",
             value_micros=round(case.margin * 1e6) if kind == "order" else None,
         )
-        self.outcomes.append(outcome)
+        self.lives[index].outcomes.append((self.next_place(), outcome))
         if self.policy is not None:
             self.policy.observe(outcome)
 
@@ -349,6 +397,7 @@ class _Run:
         """Return what the service would know when it decides a step of a message."""
         world, life = self.world, self.lives.get(index)
         person, name = int(world.messages.person[index]), world.decision_id(index)
+        self.forget(person, hour)
         return make_context(
             world.people,
             world.messages,
@@ -363,6 +412,13 @@ class _Run:
             withdrawn=self.withdrawn,
             tried=tuple(dict.fromkeys(CHANNELS[past.send.channel] for past in life.made)) if life is not None else (),
         )
+
+    def forget(self, person: int, hour: int) -> None:
+        """Drop the contacts that the service would not remember."""
+        oldest = to_time(hour) - CONTACT_MEMORY
+        known = self.contacts.get(person, ())
+        if any(contact.start < oldest for contact in known):
+            self.contacts[person] = [contact for contact in known if contact.start >= oldest]
 
     def active_hours(self, person: int, hour: int) -> tuple[int, ...]:
         """Return the hours, since 1970, in which the service knows a customer to have been active."""

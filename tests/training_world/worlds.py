@@ -13,8 +13,9 @@ from training.world.messages import make_messages
 from training.world.people import CHANNELS, Population, make_population
 from training.world.protocol import Outcome, Reply
 from training.world.run import World
-from training.world.scenarios import NEVER, Scenario, make_scenario, world_rules
+from training.world.scenarios import NEVER, Scenario, make_scenario, world_rules, zone_shares
 from training.world.truth import INTENTS, ORGANIC_BEFORE, Case, Send, Truth
+from training.world.zones import next_change_day
 
 FloatArray = NDArray[np.float64]
 STATIONARY = make_scenario("stationary", NEVER)
@@ -25,6 +26,14 @@ def small_world(count: int = 200, seed: int = 1, scenario: Scenario = STATIONARY
     people = make_population(customers, seed)
     messages = make_messages(people, count, 0, 7 * 24, seed)
     return World(people, messages, scenario, world_rules(), seed)
+
+
+def clock_change_world(count: int = 700, seed: int = 1, customers: int = 400) -> World:
+    """Return a world of two weeks in whose first Europe's clocks change, and in whose second America's do."""
+    begin = next_change_day(0) - 4 * 24
+    people = make_population(customers, seed, zone_shares("clock_change"))
+    messages = make_messages(people, count, begin, 14 * 24, seed)
+    return World(people, messages, make_scenario("clock_change", begin + 4 * 24), world_rules(), seed)
 
 
 def clones_of(world: World, index: int, count: int, seed: int = 7) -> World:

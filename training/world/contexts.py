@@ -8,7 +8,8 @@ from models.decide import make_seed
 from models.sms import measure_length
 from training.world.clock import to_time
 from training.world.messages import KINDS, Messages
-from training.world.people import CHANNELS, PRODUCTS, STAGES, ZONES, Population
+from training.world.people import CHANNELS, PRODUCTS, STAGES, Population
+from training.world.zones import COUNTRIES, ZONES
 
 
 def make_context(
@@ -36,7 +37,7 @@ def make_context(
         customer=CustomerState(
             key=f"customer-{person}",
             time_zone=ZONES[people.zone[person]],
-            country="RU",
+            country=COUNTRIES[people.zone[person]],
             contacts=tuple(sorted(contacts, key=lambda c: c.start)),
             order_times=tuple(t for t in sorted(orders) if t <= now),
             active_hours=active_hours,

@@ -19,7 +19,7 @@ from training.world.people import make_population
 from training.world.policies import Uniform
 from training.world.protocol import Ended
 from training.world.run import World
-from training.world.scenarios import ScenarioName, make_scenario, world_rules
+from training.world.scenarios import ScenarioName, begin_hour, make_scenario, world_rules, zone_shares
 
 CUSTOMERS = 6000
 DECISIONS = 20_000
@@ -84,9 +84,10 @@ class Made:
 
 def plan_world(plan: LogPlan) -> World:
     """Return the world of a log."""
-    scenario = make_scenario(plan.scenario, plan.change_day * 24)
-    people = make_population(plan.customers, plan.seed)
-    messages = make_messages(people, plan.decisions, 0, plan.days * 24, plan.seed)
+    begin = begin_hour(plan.scenario, 0, plan.change_day * 24)
+    scenario = make_scenario(plan.scenario, begin + plan.change_day * 24)
+    people = make_population(plan.customers, plan.seed, zone_shares(plan.scenario))
+    messages = make_messages(people, plan.decisions, begin, plan.days * 24, plan.seed)
     return World(people, messages, scenario, world_rules(), plan.seed, name=plan.name)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world.clock import WEEK
-from training.world.people import OFFSETS, PRODUCTS, Population
+from training.world.people import PRODUCTS, Population
+from training.world.zones import week_hours_of_all
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -102,7 +102,7 @@ def _blocks(count: int) -> Iterator[slice]:
 def _own_hours(people: Population, person: IntArray, start: IntArray, uniform: FloatArray) -> IntArray:
     """Return an hour of the day that begins at `start`, drawn by the rhythm of each person, (m,)."""
     cells = start[:, None] + np.arange(24)
-    local = (cells + OFFSETS[people.zone[person]][:, None]) % WEEK
+    local = np.take_along_axis(week_hours_of_all(cells), people.zone[person][None, :, None], axis=0)[0]
     rhythm = people.rhythm[person[:, None], local]
     share = rhythm.cumsum(axis=1) / rhythm.sum(axis=1, keepdims=True)
     return np.asarray(start + (share < uniform[:, None]).sum(axis=1).clip(max=23))

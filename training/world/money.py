@@ -23,7 +23,7 @@ from training.world.people import Population, make_population
 from training.world.policies import Engagement, MostEngaged, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
 from training.world.protocol import Policy, Result, Start
 from training.world.run import World
-from training.world.scenarios import NEVER, ScenarioName, make_scenario, world_rules
+from training.world.scenarios import NEVER, ScenarioName, begin_hour, make_scenario, world_rules, zone_shares
 from training.world.told import told_population
 
 DECISIONS_PER_DAY = 480
@@ -73,13 +73,14 @@ def make_bench(
 
     The scenario's change comes at midnight after a third of the online part.
     """
-    people, rules = make_population(customers, seed), world_rules()
+    people, rules = make_population(customers, seed, zone_shares(scenario)), world_rules()
     plain = make_scenario("stationary", NEVER)
     is_cold = scenario == "cold_start"
     log_hours = 0 if is_cold else _days(log_decisions) * 24
-    begin = log_hours + (0 if is_cold else GAP_HOURS)
     online_hours = _days(online_decisions) * 24
-    change = begin + max(1, online_hours // 24 // 3) * 24
+    before_change = max(1, online_hours // 24 // 3) * 24
+    begin = begin_hour(scenario, log_hours + (0 if is_cold else GAP_HOURS), before_change)
+    change = begin + before_change
     start, log, log_world = Start(), None, None
     if not is_cold:
         messages = make_messages(people, log_decisions, 0, log_hours, seed)

@@ -6,6 +6,7 @@ a shift of each person's own. A share reads mail at weekends alone; sure things 
 the easily annoyed unsubscribe six times as often.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.context import FeatureValue
 from training.world.clock import WEEK
+from training.world.zones import HOME_SHARES, ZONES
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -22,10 +24,6 @@ CHANNELS = ("in_app", "push", "email", "viber", "sms", "whatsapp")
 IN_APP, PUSH, EMAIL, VIBER, SMS, WHATSAPP = range(6)
 PRODUCTS = ("electronics", "home", "fashion", "children")
 STAGES = ("new", "active", "loyal", "lapsing")
-ZONES = ("Europe/Kaliningrad", "Europe/Moscow", "Asia/Yekaterinburg", "Asia/Novosibirsk", "Asia/Vladivostok")
-OFFSETS = np.array([2, 3, 5, 7, 10])
-"""Hours of each zone ahead of UTC; none of them changes its clock."""
-_ZONE_SHARES = (0.08, 0.5, 0.2, 0.14, 0.08)
 ORDINARY, SURE_THING, LOST_CAUSE = range(3)
 _CLASS_SHARES = (0.77, 0.08, 0.15)
 _WEEKEND_MAIL_SHARE = 0.12
@@ -136,8 +134,8 @@ def rhythm_types() -> FloatArray:
     return np.asarray(weeks / weeks.mean(axis=1, keepdims=True))
 
 
-def make_population(count: int, seed: int) -> Population:
-    """Make customers; the same arguments give the same ones."""
+def make_population(count: int, seed: int, zone_shares: Sequence[float] = HOME_SHARES) -> Population:
+    """Make customers; the same arguments give the same ones, other shares of zones the same but for where they live."""
     rng = np.random.default_rng([seed, 1])
     engagement = _correlated(rng, count, 4, 0.3)
     app, mail, chat, phone = engagement.T
@@ -154,7 +152,7 @@ def make_population(count: int, seed: int) -> Population:
     consent, reachable = _permissions(rng, app, mail, chat)
     return Population(
         seed=seed,
-        zone=rng.choice(len(ZONES), size=count, p=_ZONE_SHARES),
+        zone=rng.choice(len(ZONES), size=count, p=zone_shares),
         stage=stage,
         sessions=rng.poisson(6 * np.exp(0.8 * app - 0.3)).astype(float),
         opens=rng.poisson(5 * np.exp(0.8 * mail - 0.3)).astype(float),

@@ -7,9 +7,10 @@ from typing import Literal
 from models.rules import Price, Rules, parse_rules
 from training.world.clock import to_time
 from training.world.people import PUSH, VIBER
+from training.world.zones import CHANGING_SHARES, HOME_SHARES, next_change_day
 
 ScenarioName = Literal[
-    "stationary", "push_outage", "viber_blocked", "sms_price_doubled", "cold_start", "seasonal_shift"
+    "stationary", "push_outage", "viber_blocked", "sms_price_doubled", "cold_start", "seasonal_shift", "clock_change"
 ]
 SCENARIOS: tuple[ScenarioName, ...] = (
     "stationary",
@@ -18,6 +19,7 @@ SCENARIOS: tuple[ScenarioName, ...] = (
     "sms_price_doubled",
     "cold_start",
     "seasonal_shift",
+    "clock_change",
 )
 NEVER = 10**9
 RULES_FILE = Path(__file__).parent / "rules.toml"
@@ -53,7 +55,19 @@ def make_scenario(name: ScenarioName, change_hour: int) -> Scenario:
         return Scenario(name=name, change_hour=change_hour, price_factors=(("sms", 2),))
     if name == "seasonal_shift":
         return Scenario(name=name, change_hour=change_hour, rhythm_shift=2, is_new_season=True)
+    if name == "clock_change":
+        return Scenario(name=name, change_hour=change_hour)
     return Scenario(name=name, has_log=name != "cold_start")
+
+
+def zone_shares(name: ScenarioName) -> tuple[float, ...]:
+    """Return how many customers of a scenario live in which zone."""
+    return CHANGING_SHARES if name == "clock_change" else HOME_SHARES
+
+
+def begin_hour(name: ScenarioName, earliest: int, before_change: int) -> int:
+    """Return the hour at which a part of the world begins whose change comes so many hours later; clocks do not change at will."""
+    return next_change_day(earliest + before_change) - before_change if name == "clock_change" else earliest
 
 
 def world_rules() -> Rules:

@@ -40,7 +40,6 @@ from training.world.people import (
     EMAIL,
     IN_APP,
     LOST_CAUSE,
-    OFFSETS,
     PRODUCTS,
     PUSH,
     SMS,
@@ -50,6 +49,7 @@ from training.world.people import (
     Population,
 )
 from training.world.scenarios import Scenario
+from training.world.zones import week_hours
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -359,12 +359,11 @@ class Truth:
         """Return a customer's attention to channels in cells (hours since START), shape (A, G)."""
         people = self.people
         shift = np.where(cells >= self.scenario.change_hour, self.scenario.rhythm_shift, 0)
-        week = (cells + OFFSETS[people.zone[person]] - shift) % WEEK
-        own = people.rhythm[person, week]
+        clock = week_hours(int(people.zone[person]), cells)
+        own = people.rhythm[person, (clock - shift) % WEEK]
         found = np.tile(own, (len(channel), 1))
         found[channel == SMS] = np.sqrt(own)
         found[channel == IN_APP] = own**1.3
-        clock = (cells + OFFSETS[people.zone[person]]) % WEEK
         mail = own * np.where((clock % 24 >= 7) & (clock % 24 < 12), 1.3, 0.9)
         if people.is_weekend_mail[person]:
             mail = mail * np.where(clock >= 5 * 24, 2.6, 0.04)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.world.clock import EPOCH_HOURS, WEEK
-from training.world.people import OFFSETS, Population
+from training.world.people import Population
+from training.world.zones import week_hours_of_all
 
 IntArray = NDArray[np.int64]
 _WEEKS_BEFORE = 4
@@ -36,7 +37,7 @@ def make_visits(people: Population, end: int) -> Visits:
     hours: list[IntArray] = []
     for week in range(-_WEEKS_BEFORE, -(-end // WEEK)):
         rng = np.random.default_rng([people.seed, 5, week + _WEEKS_BEFORE])
-        local = (np.arange(WEEK)[None, :] + OFFSETS[people.zone][:, None]) % WEEK
+        local = week_hours_of_all(week * WEEK + np.arange(WEEK))[people.zone]
         rate = (people.activity / 24)[:, None] * np.take_along_axis(people.rhythm, local, axis=1)
         person, hour = np.nonzero(rng.random(rate.shape) < 1 - np.exp(-rate))
         persons.append(person)

@@ -64,6 +64,20 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, choices=[1, 2, 3], default=1, help="most steps of the logging policy (default: 1)"
     )
     retailer.add_argument(
+        "--owed-share",
+        type=_share(1.0),
+        default=0.0,
+        metavar="SHARE",
+        help="of messages that are service or transactional (default: 0)",
+    )
+    retailer.add_argument(
+        "--return-share",
+        type=_share(0.45),
+        default=0.0,
+        metavar="SHARE",
+        help="of orders that come back 5 to 14 days later, at most 0.45 (default: 0)",
+    )
+    retailer.add_argument(
         "--truth",
         type=Path,
         metavar="FILE.parquet",
@@ -144,6 +158,19 @@ def _number(kind: type[int] | type[float], least: float, *, is_included: bool = 
         return value
 
     read.__name__ = kind.__name__
+    return read
+
+
+def _share(most: float) -> Callable[[str], float]:
+    """Return what reads a number from 0 to the most."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between 0 and {most:g}")
+        return value
+
+    read.__name__ = "share"
     return read
 
 
@@ -288,6 +315,8 @@ def _retailer_log(options: argparse.Namespace, store: "Store", key: bytes, progr
         seed=options.seed,
         scenario=options.scenario,
         steps=options.steps,
+        owed_share=options.owed_share,
+        return_share=options.return_share,
     )
     made = make_log(plan, store, key, options.truth, progress)
     told = f"{made.written} decisions written to {options.to}\n{summary(made)}"

@@ -30,9 +30,13 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
   (SELECT count(*) FROM outcomes o WHERE o.customer_key = d.customer_key AND o.occur_time > d.decide_time
      AND o.occur_time <= d.decide_time + :window AND o.type IN ('order', 'store_purchase')
      AND NOT o.machine_generated),
-  (SELECT sum(coalesce(o.value_micros, d.order_margin_micros)) FROM outcomes o WHERE o.customer_key = d.customer_key
+  (SELECT sum(CASE o.type WHEN 'return' THEN -1 ELSE 1 END * coalesce(o.value_micros, d.order_margin_micros))
+     FROM outcomes o WHERE o.customer_key = d.customer_key
      AND o.occur_time > d.decide_time AND o.occur_time <= d.decide_time + :window
-     AND o.type IN ('order', 'store_purchase') AND NOT o.machine_generated),
+     AND (o.type IN ('order', 'store_purchase') OR o.type = 'return' AND EXISTS (SELECT 1 FROM outcomes b
+       WHERE b.customer_key = o.customer_key AND b.decision_id = o.decision_id AND b.step = o.step
+       AND b.type IN ('order', 'store_purchase') AND b.occur_time > d.decide_time AND b.occur_time <= o.occur_time))
+     AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
@@ -63,7 +67,7 @@ class Dataset:
     response: FloatArray
     """1 where the customer ordered within the window, else 0."""
     value: FloatArray
-    """Margin of those orders, in units of the currency."""
+    """Margin of those orders less that of those among them that came back within the window, in units of the currency."""
     unsubscribed: FloatArray
     clicked: FloatArray
     """1 where the customer clicked in this message within the window."""

@@ -66,6 +66,32 @@ def test_orders_outside_the_window_do_not_count(log_url: str, after: timedelta, 
     assert read_one(log_url, logged("a", outcomes=[order(NOW + after)]))[0] == response
 
 
+def test_a_return_takes_the_value_of_its_order_off(log_url: str) -> None:
+    """An order that came back within the window is a response worth nothing; a return after it, or of an older order, takes nothing off."""
+    window = 20 * DAY
+
+    def back(moment: timedelta) -> LoggedOutcome:
+        return LoggedOutcome(type="return", occur_time=NOW + moment, value_micros=70 * UNIT)
+
+    bought = order(NOW + HOUR, 70 * UNIT)
+    write(
+        log_url,
+        [
+            logged("old", moment=NOW - DAY, customer="anna", outcomes=[order(NOW - HOUR, 70 * UNIT), back(4 * DAY)]),
+            logged("anna", customer="anna", outcomes=[bought]),
+            logged("boris", customer="boris", outcomes=[bought, back(6 * DAY)]),
+            logged("vera", customer="vera", outcomes=[bought, back(21 * DAY)]),
+            closing(NOW + 60 * DAY),
+        ],
+    )
+
+    data = read_dataset(log_url, window)
+
+    assert data.response.tolist() == [1, 1, 1, 1]
+    assert sorted(data.value.tolist()) == [0, 70, 70, 70]
+    assert data.value[0] == 70
+
+
 @pytest.mark.parametrize("kind", ["seen", "opened", "clicked", "delivered", "visit", "return"])
 def test_only_orders_are_responses(log_url: str, kind: str) -> None:
     """Opens, clicks, visits and returns are no orders."""

@@ -7,7 +7,7 @@ from models.context import ChannelOption, Contact, Content, Context, CustomerSta
 from models.decide import make_seed
 from models.sms import measure_length
 from training.world.clock import to_time
-from training.world.messages import KINDS, Messages
+from training.world.messages import CATEGORIES, KINDS, Messages
 from training.world.people import CHANNELS, PRODUCTS, STAGES, Population
 from training.world.zones import COUNTRIES, ZONES
 
@@ -67,7 +67,7 @@ def _message(people: Population, messages: Messages, index: int) -> Message:
     return Message(
         campaign=kind,
         kind=kind,
-        category="marketing",
+        category=CATEGORIES[messages.kind[index]],
         order_margin_micros=round(messages.margin[index] * 1e6),
         earliest_time=to_time(int(messages.arrive[index])),
         expire_time=to_time(int(messages.arrive[index] + messages.lifetime[index])),

@@ -37,6 +37,10 @@ class LogPlan:
     scenario: ScenarioName = "stationary"
     steps: int = 1
     """Most steps of the logging policy, 1 to 3; later ones are drawn alike after the rules' wait."""
+    owed_share: float = 0.0
+    """Of messages that are service or transactional."""
+    return_share: float = 0.0
+    """Of orders that come back."""
 
     @property
     def name(self) -> str:
@@ -87,8 +91,8 @@ def plan_world(plan: LogPlan) -> World:
     begin = begin_hour(plan.scenario, 0, plan.change_day * 24)
     scenario = make_scenario(plan.scenario, begin + plan.change_day * 24)
     people = make_population(plan.customers, plan.seed, zone_shares(plan.scenario))
-    messages = make_messages(people, plan.decisions, begin, plan.days * 24, plan.seed)
-    return World(people, messages, scenario, world_rules(), plan.seed, name=plan.name)
+    messages = make_messages(people, plan.decisions, begin, plan.days * 24, plan.seed, owed_share=plan.owed_share)
+    return World(people, messages, scenario, world_rules(), plan.seed, name=plan.name, return_share=plan.return_share)
 
 
 def make_log(
@@ -124,7 +128,7 @@ def summary(made: Made) -> str:
             f"  messages   {made.messages} in {made.decisions} decisions, {made.decisions - made.written} of them there before",
             f"  actions    {sends}",
             f"  seen       {count['seen']}, clicked {count['clicked']}, unsubscribed {count['unsubscribe']}",
-            f"  orders     {count['order']}, {made.organic_orders} of them without a click before",
+            f"  orders     {count['order']}, {made.organic_orders} of them without a click before; returned {count['return']}",
             f"  cost       {made.spend:,.2f} RUB",
             f"  net value  {made.net:,.2f} RUB expected of these decisions",
         )

@@ -6,22 +6,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.rules import Category
 from training.world.people import PRODUCTS, Population
 from training.world.zones import week_hours_of_all
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-KINDS = ("abandoned_cart", "abandoned_view", "price_drop", "newsletter", "cross_sell", "welcome")
-CART, VIEW, PRICE_DROP, NEWSLETTER, CROSS_SELL, WELCOME = range(6)
-_SHARES = (0.15, 0.22, 0.13, 0.30, 0.15, 0.05)
-_MARGINS = np.array([1000.0, 800.0, 750.0, 600.0, 450.0, 500.0])
+KINDS = (
+    "abandoned_cart",
+    "abandoned_view",
+    "price_drop",
+    "newsletter",
+    "cross_sell",
+    "welcome",
+    "delivery_notice",
+    "order_confirmation",
+)
+CART, VIEW, PRICE_DROP, NEWSLETTER, CROSS_SELL, WELCOME, DELIVERY_NOTICE, ORDER_CONFIRMATION = range(8)
+CATEGORIES: tuple[Category, ...] = (*("marketing",) * 6, "service", "transactional")
+"""Of each kind; all but marketing is owed to the customer."""
+IS_OWED = np.array([category != "marketing" for category in CATEGORIES])
+_SHARES = np.array([0.15, 0.22, 0.13, 0.30, 0.15, 0.05, 0.0, 0.0])
+_OWED_SHARES = np.array([0, 0, 0, 0, 0, 0, 0.6, 0.4])
+_MARGINS = np.array([1000.0, 800.0, 750.0, 600.0, 450.0, 500.0, 0.0, 0.0])
 """Typical margin of an order in roubles; single ones vary by a factor of about 1.6."""
-_HALF_LIVES = np.array([14.0, 12.0, 20.0, 40.0, 60.0, 48.0])
+_HALF_LIVES = np.array([14.0, 12.0, 20.0, 40.0, 60.0, 48.0, 24.0, 12.0])
 """Hours after which a click leads to an order half as often."""
-_LIFETIMES = np.array([48, 36, 36, 48, 48, 48])
+_LIFETIMES = np.array([48, 36, 36, 48, 48, 48, 48, 24])
 """Hours from arrival to the deadline."""
-_IS_TRIGGERED = np.array([True, True, True, False, False, False])
+_IS_TRIGGERED = np.array([True, True, True, False, False, False, False, True])
 MAX_LIFETIME = 48
 _BLOCK = 16_384
 """Messages looked at together, so that memory does not grow with their weeks of hours."""
@@ -54,12 +68,17 @@ class Messages:
         return Messages(**{name: getattr(self, name)[chosen] for name in self.__slots__})
 
 
-def make_messages(people: Population, count: int, begin: int, hours: int, seed: int) -> Messages:
-    """Make messages that arrive within [begin, begin + hours); the same arguments give the same ones."""
+def make_messages(
+    people: Population, count: int, begin: int, hours: int, seed: int, *, owed_share: float = 0.0
+) -> Messages:
+    """Make messages that arrive within [begin, begin + hours); the same arguments give the same ones.
+
+    A share of them is owed: delivery notices (service) and order confirmations (transactional).
+    """
     rng = np.random.default_rng([seed, 2, begin])
     weight = people.activity + 0.5
     person = rng.choice(len(people), size=count, p=weight / weight.sum())
-    kind = rng.choice(len(KINDS), size=count, p=_SHARES)
+    kind = rng.choice(len(KINDS), size=count, p=(1 - owed_share) * _SHARES + owed_share * _OWED_SHARES)
     new = np.flatnonzero(people.stage == 0)
     person = np.where(kind == WELCOME, new[rng.integers(len(new), size=count)], person)
     appeal = np.exp(0.8 * people.interest[person])
@@ -67,7 +86,7 @@ def make_messages(people: Population, count: int, begin: int, hours: int, seed: 
     arrive = _arrivals(rng, people, person, kind, begin, hours)
     order = np.argsort(arrive, kind="stable")
     factor = np.exp(0.45 * rng.normal(size=count) - 0.1)
-    is_deal = rng.random(count) < np.array([0.2, 0.15, 1.0, 0.6, 0.2, 0.5])[kind]
+    is_deal = rng.random(count) < np.array([0.2, 0.15, 1.0, 0.6, 0.2, 0.5, 0.0, 0.0])[kind]
     return Messages(
         person=person,
         kind=kind,
@@ -78,7 +97,7 @@ def make_messages(people: Population, count: int, begin: int, hours: int, seed: 
         margin=np.round(_MARGINS[kind] * factor * np.where(is_deal, 0.8, 1.0)),
         is_deal=is_deal,
         characters=rng.choice([55, 68, 110, 160], size=count, p=(0.45, 0.3, 0.15, 0.1)),
-        has_image=rng.random(count) < np.array([0.1, 0.15, 0.1, 0.3, 0.25, 0.1])[kind],
+        has_image=rng.random(count) < np.array([0.1, 0.15, 0.1, 0.3, 0.25, 0.1, 0.0, 0.0])[kind],
     ).take(order)
 
 

@@ -125,7 +125,7 @@ def enumerate_plans(
         tired = candidates.tiredness + OWN_STEP_TIREDNESS * (step - 1 + len(history))
         curves = truth.curves(case, candidates.channel, candidates.hour, tired)
         click, unsubscribe = curves.click, curves.unsubscribe
-        earned = case.margin * (1 - case.organic)[:, None] * click * curves.order
+        earned = case.worth * (1 - case.organic)[:, None] * click * curves.order
         density = prior[:, None] * (earned - truth.harm * unsubscribe * pending[:, :cells])
         left = 1 - np.cumsum(click + unsubscribe, axis=2)
         started = np.concatenate([np.ones((count, INTENTS, 1)), left[:, :, :-1]], axis=2)
@@ -196,7 +196,7 @@ def _past(truth: Truth, case: Case, history: Sequence[Happened], now: int) -> tu
     pending = case.not_yet_organic[:, : case.lifetime]
     for k in range(len(history)):
         click, unsubscribe = curves.click[k], curves.unsubscribe[k]
-        earned = case.margin * (1 - case.organic)[:, None] * click * curves.order[k]
+        earned = case.worth * (1 - case.organic)[:, None] * click * curves.order[k]
         density = (weight[:, None] * (earned - truth.harm * unsubscribe * pending)).ravel()
         left = 1 - np.cumsum(click + unsubscribe, axis=1)
         started = np.concatenate([np.ones((INTENTS, 1)), left[:, :-1]], axis=1).ravel()
@@ -212,12 +212,15 @@ def _order(candidates: Candidates, gap: int) -> NDArray[np.bool_]:
 
 
 def best_plan(plans: Plans, candidates: Candidates, context: Context, rules: Rules, dual_price: float = 0.0) -> Plan:
-    """Return the plan of greatest net value that keeps the caps; no send where none is worth more."""
+    """Return the plan of greatest net value that keeps the caps; no send where none is worth more and the message is not owed."""
+    is_owed = context.message.is_owed
     net = plans.gross - (1 + dual_price) * plans.spend
     top = np.argsort(-net, kind="stable")[:_MOST_CHECKED]
     for row in top:
         chosen = [int(i) for i in plans.steps[row] if i >= 0]
-        if net[row] <= 0 or not chosen:
+        if not chosen and is_owed:
+            continue
+        if not chosen or (net[row] <= 0 and not is_owed):
             break
         if len(chosen) == 1 or _keeps_caps(candidates, chosen, context, rules):
             sends = tuple(candidates.send(i, step) for step, i in enumerate(chosen, start=1))

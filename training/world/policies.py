@@ -104,6 +104,8 @@ class RuleOrder(_Deaf):
 class Uniform(_Deaf):
     """The logging policy: an eligible channel or no send evenly, then one of the channel's slots evenly; propensities are exact.
 
+    What is owed is sent wherever a channel is eligible.
+
     With `steps` above 1, later steps are drawn alike after the rules' wait.
     """
 
@@ -115,15 +117,16 @@ class Uniform(_Deaf):
     def decide(self, context: Context) -> Reply:
         found = find_eligible(context, self._rules).eligible
         rng = np.random.default_rng(context.seed)
-        place = int(rng.integers(len(found) + 1))
+        count = len(found) + (not found or not context.message.is_owed)
+        place = int(rng.integers(count))
         if place == len(found):
-            return Reply(action=Action(channel=NO_SEND), propensity=1 / (len(found) + 1))
+            return Reply(action=Action(channel=NO_SEND), propensity=1 / count)
         chosen = found[place]
         slot = chosen.slots[int(rng.integers(len(chosen.slots)))]
         wait = self._rules.channels[chosen.channel].wait
         return Reply(
             action=Action(channel=chosen.channel, send_time=slot.start),
-            propensity=1 / (len(found) + 1) / len(chosen.slots),
+            propensity=1 / count / len(chosen.slots),
             ask_time=slot.start + wait if context.step < self._steps else None,
         )
 

@@ -12,7 +12,9 @@ from models.features import Action
 from training.world.truth import Expected, Happened
 
 FloatArray = NDArray[np.float64]
-OutcomeType = Literal["sent", "not_sent", "delivered", "undelivered", "seen", "clicked", "order", "unsubscribe"]
+OutcomeType = Literal[
+    "sent", "not_sent", "delivered", "undelivered", "seen", "clicked", "order", "unsubscribe", "return"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,10 @@ class Result:
     sends: dict[str, int]
     steps: tuple[Step, ...]
     outcomes: tuple[Outcome, ...]
+    owed: int = 0
+    """How many messages were owed."""
+    owed_unsent: int = 0
+    """How many of them were never sent, through no channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ MAX_STEPS = 3
 _REPEATS = 3
 CONTACT_MEMORY = timedelta(days=60)
 """Contacts that began longer ago are forgotten, as the service forgets them."""
+RETURN_HOURS = (5 * 24, 14 * 24)
+"""An order that comes back does so from, and before, so many hours after it was made."""
 _INDEX = {name: index for index, name in enumerate(CHANNELS)}
 _DELIVERED, _NOTICED, _REACTED, _ORDERED, _DELAY = range(5)
 
@@ -86,13 +88,14 @@ class World:
         seed: int,
         start: Start | None = None,
         name: str | None = None,
+        return_share: float = 0.0,
     ) -> None:
-        """Make a world; ids of decisions begin with its name, by default that of its seed and first hour."""
+        """Make a world in which a share of orders comes back; ids of decisions begin with its name, by default of seed and first hour."""
         first = int(messages.arrive[0]) if len(messages) else 0
         self.people = people
         self.messages = messages
         self.rules = scenario_rules(rules, scenario)
-        self.truth = Truth(people, messages, scenario, rules.harm.unsubscribe / 1e6)
+        self.truth = Truth(people, messages, scenario, rules.harm.unsubscribe / 1e6, return_share)
         self.start = start or Start()
         self.name = name or f"world-{seed}-{first}"
         self.visits = make_visits(people, int(messages.arrive[-1]) + messages.lifetime.max() if len(messages) else 0)
@@ -100,6 +103,7 @@ class World:
         rest = self._chance.rest()
         self._intent = rest.random(len(messages))
         self._organic = rest.random((len(messages), 2))
+        self._returned = np.random.default_rng([seed, 6, first]).random((len(messages), 2))
 
     def intent(self, case: Case) -> int:
         """Return the intent that was drawn for a message."""
@@ -111,6 +115,11 @@ class World:
         if has >= case.organic[self.intent(case)]:
             return None
         return case.arrive + int(np.searchsorted(ORGANIC_BEFORE[1:], when, side="right"))
+
+    def return_delay(self, case: Case) -> int | None:
+        """Return how many hours after an order it comes back, None for never; the same under every policy."""
+        chance, when = self._returned[case.index]
+        return None if chance >= case.returned else RETURN_HOURS[0] + int(when * (RETURN_HOURS[1] - RETURN_HOURS[0]))
 
     def decision_id(self, index: int) -> str:
         return f"{self.name}-{index}"
@@ -162,6 +171,9 @@ class _Run:
         self.queue: list[tuple[int, int, int, int, str, tuple[int, ...]]] = []
         self.count = 0
         self.sends = dict.fromkeys(CHANNELS, 0)
+        self.owed = 0
+        self.unsent: set[int] = set()
+        """Owed messages of which nothing was sent yet."""
         self.expected = Expected()
         self.realised = Expected()
         self.by_message = np.zeros(len(world.messages))
@@ -186,6 +198,8 @@ class _Run:
             sends=self.sends,
             steps=tuple(step for _, step in steps),
             outcomes=tuple(outcome for _, outcome in outcomes),
+            owed=self.owed,
+            owed_unsent=len(self.unsent),
         )
 
     def play(self) -> Iterator[_Life]:
@@ -214,6 +228,9 @@ class _Run:
         organic = self.world.organic_hour(life.case)
         if organic is not None:
             self.push(organic + 1, 0, "organic", index)
+        if life.case.is_owed:
+            self.owed += 1
+            self.unsent.add(index)
         self.ask(hour, index)
 
     def on_ask(self, hour: int, index: int, number: int) -> None:
@@ -297,6 +314,7 @@ class _Run:
         row = len(life.made)
         life.made.append(Happened(send=send))
         self.sends[CHANNELS[send.channel]] += 1
+        self.unsent.discard(index)
         self.realised = self.realised + Expected(spend=send.price)
         self.report(index, number, "sent", hour)
         self.push(hour + 1, 0, "receipt", index, number, row, int(is_delivered))
@@ -349,6 +367,10 @@ class _Run:
             self.report(index, number, "unsubscribe", hour)
             return
         self.report(index, number, "clicked", hour, to_time(seen) + HALF_HOUR)
+        if case.is_owed:
+            in_time = float(life.curves[row].order[0, 0, seen - case.arrive])
+            self.realised = self.realised + Expected(harm=-case.worth * in_time)
+            return
         has_organic = self.world.organic_hour(case) is not None
         if has_organic or buys:
             self.push(hour + delay, 0, "order", index, number, int(not has_organic))
@@ -356,20 +378,28 @@ class _Run:
     def on_order(self, hour: int, index: int, number: int, is_caused: int) -> None:
         if is_caused:
             self.realised = self.realised + Expected(caused_margin=self.lives[index].case.margin, caused_orders=1)
-        self.keep_order(hour, index, number)
+        self.keep_order(hour, index, number, is_caused=bool(is_caused))
 
     def on_organic(self, hour: int, index: int) -> None:
         life = self.lives[index]
         if life.is_over:
             return
         life.is_over = life.is_known_over = True
-        self.keep_order(hour, index, 0)
+        self.keep_order(hour, index, 0, is_caused=False)
 
-    def keep_order(self, hour: int, index: int, number: int) -> None:
+    def keep_order(self, hour: int, index: int, number: int, *, is_caused: bool) -> None:
+        delay = self.world.return_delay(self.lives[index].case)
+        if delay is not None:
+            self.push(hour + delay, 0, "return", index, number, int(is_caused))
         person = self.lives[index].case.person
         self.orders.setdefault(person, []).append(to_time(hour))
         self.reactions.setdefault(person, []).append(EPOCH_HOURS + hour)
         self.report(index, number, "order", hour)
+
+    def on_return(self, hour: int, index: int, number: int, is_caused: int) -> None:
+        if is_caused:
+            self.realised = self.realised + Expected(caused_margin=-self.lives[index].case.margin)
+        self.report(index, number, "return", hour)
 
     def report(self, index: int, number: int, kind: OutcomeType, hour: int, occur_time: datetime | None = None) -> None:
         """Tell the policy of an outcome, in the hour in which a caller would know of it."""
@@ -381,7 +411,7 @@ class _Run:
             type=kind,
             occur_time=occur_time or to_time(hour),
             customer_id=f"customer-{case.person}",
-            value_micros=round(case.margin * 1e6) if kind == "order" else None,
+            value_micros=round(case.margin * 1e6) if kind in ("order", "return") else None,
         )
         self.lives[index].outcomes.append((self.next_place(), outcome))
         if self.policy is not None:

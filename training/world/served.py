@@ -157,7 +157,7 @@ class ServedPolicy:
             kind=message.kind,
             topic=message.topic,
             offer=message.offer,
-            category=message_pb.MESSAGE_CATEGORY_MARKETING,
+            category=message_pb.MessageCategory.Value(f"MESSAGE_CATEGORY_{message.category.upper()}"),
             journey_stage=message.journey_stage,
             order_margin=money_pb.Money(micros=message.order_margin_micros, currency=self._currency),
             earliest_time=_stamp(message.earliest_time),

@@ -22,6 +22,13 @@ cascade of sends a_1 ... a_k at hours s_1 < ... < s_k, each made only if nothing
 which is what `Curves` and `expected` compute, in sums over one-hour cells, exact but for rounding. What being ignored says about z is
 in the product of S before the sum over z; `condition` does the same for a history in which some sends were seen.
 
+Of the orders, caused or not, a share rho x factor of the product comes back 5 to 14 days later, so that a caused order earns
+margin x (1 - rho x factor). No order comes back by default.
+
+Service and transactional messages are owed. They cause no order; the customer who is told of a delivery g hours late has been harmed by
+L x g / lifetime, who is never told by L, so that a send is worth the harm that it spares: noticing ends such a message (q = 1, r = 0), one
+intent has all the weight, and L x (1 - g / lifetime) stands where margin x o_a stands above, on the side of harm. They tire like others.
+
 None of this is additive or multiplicative in what the service is told: click chances are logistic in intent, stage x kind, channel x
 kind, deals and age of the message together; attention saturates; SMS follows the rhythm by its square root; some read mail at weekends alone.
 """
@@ -34,7 +41,7 @@ from numpy.typing import NDArray
 
 from training.world import calibration
 from training.world.clock import WEEK
-from training.world.messages import MAX_LIFETIME, NEWSLETTER, WELCOME, Messages
+from training.world.messages import IS_OWED, MAX_LIFETIME, NEWSLETTER, WELCOME, Messages
 from training.world.people import (
     CHANNELS,
     EMAIL,
@@ -105,6 +112,10 @@ _CHANNEL_STAGE_ORDER = np.array(
         [-0.3, 0.2, 0.0, 0.3],
     ]
 )
+_LATE_HARM = np.array([0, 0, 0, 0, 0, 0, 30.0, 60.0])
+"""L: harm in roubles of never telling a customer what is owed, by kind."""
+RETURN_FACTORS = np.array([0.7, 0.5, 2.0, 0.8])
+"""How much oftener than on average an order of a product comes back."""
 _IMAGE_CLICK = np.array([0.3, 0.2, 0.2, 0.4, 0.0, 0.4])
 
 
@@ -186,6 +197,15 @@ class Case:
     """pi_z, (3,)."""
     organic: FloatArray
     """b_z, (3,)."""
+    is_owed: bool = False
+    """Whether it is a service or transactional message; then `margin` is the harm of never telling it."""
+    returned: float = 0.0
+    """P(an order comes back)."""
+
+    @property
+    def worth(self) -> float:
+        """What an order is expected to earn once returns are taken off; of an owed message, what telling it at once spares."""
+        return self.margin * (1 - self.returned)
 
     @property
     def not_yet_organic(self) -> FloatArray:
@@ -230,11 +250,24 @@ class Truth:
     messages: Messages
     scenario: Scenario
     harm: float
+    return_share: float = 0.0
+    """Of all orders, 0 to 0.45."""
 
     def case(self, index: int) -> Case:
         """Return what all sends of a message share."""
         people, messages = self.people, self.messages
         person, kind = int(messages.person[index]), int(messages.kind[index])
+        if IS_OWED[kind]:
+            return Case(
+                index=index,
+                person=person,
+                arrive=int(messages.arrive[index]),
+                lifetime=int(messages.lifetime[index]),
+                margin=float(_LATE_HARM[kind]),
+                prior=np.array([0.0, 1.0, 0.0]),
+                organic=np.zeros(INTENTS),
+                is_owed=True,
+            )
         interest = self._interest(index)
         keen = _sigmoid(np.array(-1.9 + 0.9 * interest + _KEEN_OF_KIND[kind]))
         none = _sigmoid(np.array(-0.1 - 0.8 * interest + _NONE_OF_KIND[kind]))
@@ -248,6 +281,7 @@ class Truth:
             margin=float(messages.margin[index]),
             prior=prior,
             organic=np.minimum(organic, 0.7),
+            returned=self.return_share * float(RETURN_FACTORS[messages.product[index]]),
         )
 
     def curves(self, case: Case, channel: IntArray, hour: IntArray, tiredness: FloatArray) -> Curves:
@@ -256,6 +290,11 @@ class Truth:
         kind, stage = int(messages.kind[index]), int(people.stage[person])
         cells = case.arrive + np.arange(case.lifetime)
         noticed, delivered = self._noticed(case, kind, channel, hour, tiredness, cells)
+        if case.is_owed:
+            in_time = np.broadcast_to(1 - np.arange(case.lifetime) / case.lifetime, noticed.shape)
+            return Curves(
+                noticed=noticed, q=np.ones_like(noticed), r=np.zeros_like(noticed), order=in_time, delivered=delivered
+            )
         relevance = np.exp2(-np.arange(case.lifetime) / messages.half_life[index])
         interest = self._interest(index)
         lift = (
@@ -334,8 +373,10 @@ class Truth:
             if k >= len(history) and start < cells:
                 made = np.prod(before[:k, :, start], axis=0) * pending[:, start]
                 spend += everything[k].price * float(weight @ made)
+        if case.is_owed:
+            return Expected(spend=spend, harm=-orders * case.worth)
         return Expected(
-            caused_margin=orders * case.margin,
+            caused_margin=orders * case.worth,
             spend=spend,
             harm=harm * self.harm,
             caused_orders=orders,
@@ -381,7 +422,7 @@ class Truth:
         scale = calibration.NOTICE[channel] * people.attention[person, channel] / (1 + _NOTICE_FATIGUE * tiredness)
         base = np.where(is_lost, 0.0, kept) * scale[:, None] * self.rhythm(person, channel, cells)
         subject = np.ones((len(channel), INTENTS))
-        subject[channel == EMAIL] = _INTENT_SUBJECT * calibration.MAIL_SUBJECT[kind]
+        subject[channel == EMAIL] = _INTENT_SUBJECT * (1.0 if case.is_owed else calibration.MAIL_SUBJECT[kind])
         subject[channel == PUSH] = np.sqrt(_INTENT_SUBJECT)
         total = np.cumsum(base, axis=1)[:, None, :] * subject[:, :, None]
         unseen = np.exp(-total)

@@ -78,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of orders that come back 5 to 14 days later, at most 0.45 (default: 0)",
     )
     retailer.add_argument(
+        "--burst-share",
+        type=_share(0.9),
+        default=0.0,
+        metavar="SHARE",
+        help="of messages that come in the same hour as another one to the same customer, at most 0.9 (default: 0)",
+    )
+    retailer.add_argument(
         "--truth",
         type=Path,
         metavar="FILE.parquet",
@@ -317,6 +324,7 @@ def _retailer_log(options: argparse.Namespace, store: "Store", key: bytes, progr
         steps=options.steps,
         owed_share=options.owed_share,
         return_share=options.return_share,
+        burst_share=options.burst_share,
     )
     made = make_log(plan, store, key, options.truth, progress)
     told = f"{made.written} decisions written to {options.to}\n{summary(made)}"

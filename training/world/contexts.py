@@ -75,5 +75,6 @@ def _message(people: Population, messages: Messages, index: int) -> Message:
         topic=f"{kind}/{product}",
         offer="deal" if messages.is_deal[index] else "plain",
         journey_stage=STAGES[people.stage[messages.person[index]]],
+        priority=int(messages.priority[index]),
         relevance_half_life_seconds=float(messages.half_life[index]) * 3600,
     )

@@ -41,6 +41,8 @@ class LogPlan:
     """Of messages that are service or transactional."""
     return_share: float = 0.0
     """Of orders that come back."""
+    burst_share: float = 0.0
+    """Of messages that come in the hour of another one to the same customer."""
 
     @property
     def name(self) -> str:
@@ -91,7 +93,15 @@ def plan_world(plan: LogPlan) -> World:
     begin = begin_hour(plan.scenario, 0, plan.change_day * 24)
     scenario = make_scenario(plan.scenario, begin + plan.change_day * 24)
     people = make_population(plan.customers, plan.seed, zone_shares(plan.scenario))
-    messages = make_messages(people, plan.decisions, begin, plan.days * 24, plan.seed, owed_share=plan.owed_share)
+    messages = make_messages(
+        people,
+        plan.decisions,
+        begin,
+        plan.days * 24,
+        plan.seed,
+        owed_share=plan.owed_share,
+        burst_share=plan.burst_share,
+    )
     return World(people, messages, scenario, world_rules(), plan.seed, name=plan.name, return_share=plan.return_share)
 
 

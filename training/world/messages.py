@@ -35,6 +35,8 @@ _HALF_LIVES = np.array([14.0, 12.0, 20.0, 40.0, 60.0, 48.0, 24.0, 12.0])
 """Hours after which a click leads to an order half as often."""
 _LIFETIMES = np.array([48, 36, 36, 48, 48, 48, 48, 24])
 """Hours from arrival to the deadline."""
+_PRIORITIES = np.array([30, 20, 20, 0, 10, 10, 40, 50])
+"""Of the kinds, where messages compete."""
 _IS_TRIGGERED = np.array([True, True, True, False, False, False, False, True])
 MAX_LIFETIME = 48
 _BLOCK = 16_384
@@ -59,6 +61,8 @@ class Messages:
     """Whether it offers a discount."""
     characters: IntArray
     has_image: NDArray[np.bool_]
+    priority: IntArray
+    """As the caller tells it, 0 to 100; all 0 where no bursts were asked for."""
 
     def __len__(self) -> int:
         return len(self.person)
@@ -69,11 +73,19 @@ class Messages:
 
 
 def make_messages(
-    people: Population, count: int, begin: int, hours: int, seed: int, *, owed_share: float = 0.0
+    people: Population,
+    count: int,
+    begin: int,
+    hours: int,
+    seed: int,
+    *,
+    owed_share: float = 0.0,
+    burst_share: float = 0.0,
 ) -> Messages:
     """Make messages that arrive within [begin, begin + hours); the same arguments give the same ones.
 
-    A share of them is owed: delivery notices (service) and order confirmations (transactional).
+    A share of them is owed: delivery notices (service) and order confirmations (transactional). A share comes in the hour of a triggered
+    message to its customer, so that messages compete: a burst of two or more.
     """
     rng = np.random.default_rng([seed, 2, begin])
     weight = people.activity + 0.5
@@ -84,6 +96,12 @@ def make_messages(
     appeal = np.exp(0.8 * people.interest[person])
     product = (appeal.cumsum(axis=1) / appeal.sum(axis=1, keepdims=True) < rng.random((count, 1))).sum(axis=1)
     arrive = _arrivals(rng, people, person, kind, begin, hours)
+    if burst_share:
+        host = _hosts(kind, burst_share, np.random.default_rng([seed, 7, begin]))
+        kind = np.where(
+            (kind == WELCOME) & (host != np.arange(count)) & (people.stage[person[host]] != 0), NEWSLETTER, kind
+        )
+        person, arrive, product = person[host], arrive[host], product[host]
     order = np.argsort(arrive, kind="stable")
     factor = np.exp(0.45 * rng.normal(size=count) - 0.1)
     is_deal = rng.random(count) < np.array([0.2, 0.15, 1.0, 0.6, 0.2, 0.5, 0.0, 0.0])[kind]
@@ -98,7 +116,19 @@ def make_messages(
         is_deal=is_deal,
         characters=rng.choice([55, 68, 110, 160], size=count, p=(0.45, 0.3, 0.15, 0.1)),
         has_image=rng.random(count) < np.array([0.1, 0.15, 0.1, 0.3, 0.25, 0.1, 0.0, 0.0])[kind],
+        priority=_PRIORITIES[kind] if burst_share else np.zeros(count, dtype=np.int64),
     ).take(order)
+
+
+def _hosts(kind: IntArray, burst_share: float, rng: np.random.Generator) -> IntArray:
+    """Return for each message the one whose customer, hour and product it shares: itself, or for a share a triggered one, each as often."""
+    count = len(kind)
+    host = np.arange(count)
+    joins = rng.random(count) < burst_share
+    hosts = rng.permutation(np.flatnonzero(_IS_TRIGGERED[kind] & ~joins))
+    if len(hosts):
+        host[joins] = hosts[np.arange(joins.sum()) % len(hosts)]
+    return host
 
 
 def _arrivals(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.context import Context, Verdict
+from models.context import Contact, Context, Verdict
 from models.correction import Cell, Corrections, Forecast, Happenings, change, epoch_hour, happenings
 from models.decide import decide
 from models.eligibility import EligibleChannel, find_eligible
@@ -33,7 +33,7 @@ from training.world.oracle import (
 from training.world.people import CHANNELS
 from training.world.protocol import Outcome, Reply, Step
 from training.world.run import World
-from training.world.truth import Truth
+from training.world.truth import Send, Truth
 
 FloatArray = NDArray[np.float64]
 _NOTHING = Reply(action=Action(channel=NO_SEND))
@@ -273,6 +273,9 @@ class Oracle(_Deaf):
     def decide(self, context: Context) -> Reply:
         if context.step == 1:
             self._plans[context.decision_id] = self._plan(context)
+        return self._reply(context)
+
+    def _reply(self, context: Context) -> Reply:
         sends = self._plans[context.decision_id].sends
         if context.step > len(sends):
             return _NOTHING
@@ -291,6 +294,40 @@ class Oracle(_Deaf):
         case = self._truth.case(self._world.index_of(context.decision_id))
         plans = enumerate_plans(self._truth, case, candidates, self._max_steps)
         return best_plan(plans, candidates, context, rules, self._dual_price)
+
+
+class JointOracle(Oracle):
+    """The oracle of competing messages: of those that arrive together it plans the one first whose plan is worth most, and so on.
+
+    Each is planned with the contacts of those before it, so that the plans keep caps together and reckon with what they tire.
+    """
+
+    def decide_together(self, contexts: Sequence[Context]) -> list[Reply]:
+        """Plan all of them; replies in their own order."""
+        left, planned = list(contexts), list[Contact]()
+        while left:
+            plans = [self._plan(_with_contacts(context, planned)) for context in left]
+            first = max(range(len(left)), key=lambda place: plans[place].net(self._dual_price))
+            context, plan = left.pop(first), plans[first]
+            self._plans[context.decision_id] = plan
+            planned += [self._contact(context, send) for send in plan.sends]
+        return [self._reply(context) for context in contexts]
+
+    def _contact(self, context: Context, send: Send) -> Contact:
+        moment, channel = to_time(send.hour), CHANNELS[send.channel]
+        return Contact(
+            decision_id=context.decision_id,
+            channel=channel,
+            topic=context.message.topic,
+            category=context.message.category,
+            start=moment,
+            end=moment + self._world.rules.channels[channel].slip,
+        )
+
+
+def _with_contacts(context: Context, contacts: Sequence[Contact]) -> Context:
+    customer = context.customer
+    return replace(context, customer=replace(customer, contacts=(*customer.contacts, *contacts)))
 
 
 def plan_under_budget(world: World, budget: float, max_steps: int = 3) -> Allocation:

@@ -1,8 +1,9 @@
 """What the world and a policy say to each other, and what a run of one came to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ class Outcome:
     occur_time: datetime
     customer_id: str
     value_micros: int | None = None
+    cost_micros: int | None = None
+    """What a send cost; of SENT alone."""
 
 
 class Policy(Protocol):
@@ -57,6 +60,15 @@ class Policy(Protocol):
 
     def observe(self, outcome: Outcome) -> None:
         """Learn of an outcome, at the time when a caller would."""
+        ...
+
+
+@runtime_checkable
+class JointPolicy(Policy, Protocol):
+    """A policy that decides messages to one person which arrive in the same hour together, as BatchChooseChannel does."""
+
+    def decide_together(self, contexts: Sequence[Context]) -> Sequence[Reply]:
+        """Decide the first steps of all of them, each as it was before any; replies in the same order."""
         ...
 
 
@@ -87,6 +99,15 @@ class Result:
     """How many messages were owed."""
     owed_unsent: int = 0
     """How many of them were never sent, through no channel."""
+    spend_by_day: tuple[float, ...] = ()
+    """Roubles spent on sends of each day in UTC, from that of the first message on; their sum is `realised.spend`."""
+    refused: int = 0
+    """Sends that were refused since the budget was used up."""
+
+    @property
+    def spend(self) -> float:
+        """Roubles spent."""
+        return self.realised.spend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,18 @@ from training.world.contexts import make_context
 from training.world.draws import Draws
 from training.world.messages import Messages
 from training.world.people import CHANNELS, Population
-from training.world.protocol import Ended, Outcome, OutcomeType, Policy, Result, Start, Step, request_name
+from training.world.protocol import (
+    Ended,
+    JointPolicy,
+    Outcome,
+    OutcomeType,
+    Policy,
+    Reply,
+    Result,
+    Start,
+    Step,
+    request_name,
+)
 from training.world.scenarios import Scenario, scenario_rules
 from training.world.truth import (
     ORDER_DELAY_HOURS,
@@ -132,13 +143,17 @@ class World:
         """Return the context of a message's first step, from where the run begins."""
         return _Run(self, None, start or self.start).context(index, 1, int(self.messages.arrive[index]))
 
-    def run(self, policy: Policy) -> Result:
-        """Let a policy act on all messages."""
-        return self.run_to(policy)[0]
+    def run(self, policy: Policy, budget: float | None = None) -> Result:
+        """Let a policy act on all messages, within a budget in roubles.
 
-    def run_to(self, policy: Policy) -> tuple[Result, Start]:
-        """Let a policy act on all messages; return also where it ended, for another world to begin there."""
-        run = _Run(self, policy, self.start)
+        A send whose price is more than what is left after all that was sent and is planned is refused: it is reported as NOT_SENT in
+        the hour in which it was decided. What a send cost is told with SENT.
+        """
+        return self.run_to(policy, budget)[0]
+
+    def run_to(self, policy: Policy, budget: float | None = None) -> tuple[Result, Start]:
+        """Let a policy act as `run` does; return also where it ended, for another world to begin there."""
+        run = _Run(self, policy, self.start, budget)
         return run.go(), run.end()
 
     def play(self, policy: Policy) -> Iterator[Ended]:
@@ -161,8 +176,14 @@ def _ended(life: _Life) -> Ended:
 class _Run:
     """One run of one policy: what is known and booked so far."""
 
-    def __init__(self, world: World, policy: Policy | None, start: Start) -> None:
+    def __init__(self, world: World, policy: Policy | None, start: Start, budget: float | None = None) -> None:
         self.world, self.policy = world, policy
+        self.left = None if budget is None else round(budget * 1e6)
+        """Micros that may still be planned to be spent; None: no limit."""
+        self.refused = 0
+        self.spend_by_day: dict[int, float] = {}
+        self.joined: set[int] = set()
+        """Messages that were asked for together with one before, of the same hour."""
         self.contacts = {person: list(found) for person, found in start.contacts.items()}
         self.withdrawn = set(start.withdrawn)
         self.orders = {person: list(found) for person, found in start.orders.items()}
@@ -200,7 +221,15 @@ class _Run:
             outcomes=tuple(outcome for _, outcome in outcomes),
             owed=self.owed,
             owed_unsent=len(self.unsent),
+            spend_by_day=self.daily_spend(),
+            refused=self.refused,
         )
+
+    def daily_spend(self) -> tuple[float, ...]:
+        if not self.spend_by_day:
+            return ()
+        first = int(self.world.messages.arrive[0]) // 24
+        return tuple(self.spend_by_day.get(day, 0.0) for day in range(first, max(self.spend_by_day) + 1))
 
     def play(self) -> Iterator[_Life]:
         """Let everything happen in the order of time, and yield each message's life when it has no event left."""
@@ -223,6 +252,25 @@ class _Run:
             heapq.heappush(self.queue, (hour, 3, 0, self.next_place(), "arrive", (index,)))
 
     def on_arrive(self, hour: int, index: int) -> None:
+        if index in self.joined:
+            self.joined.discard(index)
+            return
+        group = self.rivals(index) if isinstance(self.policy, JointPolicy) else [index]
+        for one in group:
+            self.begin(one)
+        if len(group) > 1:
+            self.joined.update(group[1:])
+            self.ask_together(hour, group)
+        else:
+            self.ask(hour, index)
+
+    def rivals(self, index: int) -> list[int]:
+        """Return a message and those after it to the same person that arrive in the same hour."""
+        messages = self.world.messages
+        end = int(np.searchsorted(messages.arrive, messages.arrive[index], side="right"))
+        return [index + int(i) for i in np.flatnonzero(messages.person[index:end] == messages.person[index])]
+
+    def begin(self, index: int) -> None:
         life = _Life(case=self.world.truth.case(index))
         self.lives[index] = life
         organic = self.world.organic_hour(life.case)
@@ -231,7 +279,6 @@ class _Run:
         if life.case.is_owed:
             self.owed += 1
             self.unsent.add(index)
-        self.ask(hour, index)
 
     def on_ask(self, hour: int, index: int, number: int) -> None:
         life = self.lives[index]
@@ -245,8 +292,18 @@ class _Run:
         life = self.lives[index]
         assert self.policy is not None  # a run without a policy makes contexts only
         context = self.context(index, life.asked + 1, hour)
-        history = tuple(life.made)
-        reply = self.policy.decide(context)
+        self.accept(hour, index, context, self.policy.decide(context))
+
+    def ask_together(self, hour: int, group: list[int]) -> None:
+        """Ask the policy for the first steps of messages to one person, and book what it answers in their order."""
+        assert isinstance(self.policy, JointPolicy)  # only then are they grouped
+        contexts = [self.context(index, 1, hour) for index in group]
+        for index, context, reply in zip(group, contexts, self.policy.decide_together(contexts), strict=True):
+            self.accept(hour, index, context, reply)
+
+    def accept(self, hour: int, index: int, context: Context, reply: Reply) -> None:
+        """Book what a policy answered to a context, and note when to ask again."""
+        life, history = self.lives[index], tuple(self.lives[index].made)
         if reply.is_deferred:
             life.deferrals += life.asked == 0
         else:
@@ -270,7 +327,14 @@ class _Run:
         if at >= life.case.arrive + life.case.lifetime:
             return Expected(), 0
         price = send_price(context, world.rules, context.option(action.channel)) or 0
-        others = [c for c in context.customer.contacts if c.decision_id != context.decision_id]
+        if self.left is not None:
+            if price > self.left:
+                self.refused += 1
+                self.report(index, life.asked, "not_sent", hour)
+                return Expected(), 0
+            self.left -= price
+        known_now = self.contacts.get(life.case.person, ())
+        others = sorted((c for c in known_now if c.decision_id != context.decision_id), key=lambda c: c.start)
         booked = np.array([float(to_hour(c.start)) for c in others])
         tired = float(tiredness(booked, np.array([float(at)]))[0]) + OWN_STEP_TIREDNESS * len(life.made)
         life.planned = Send(channel=channel, hour=at, tiredness=tired, price=price / 1e6)
@@ -304,6 +368,8 @@ class _Run:
         case = life.case
         if life.is_known_over or (case.person, send.channel) in self.withdrawn:
             life.curves.pop()
+            if self.left is not None:
+                self.left += round(send.price * 1e6)
             self.unbook(case.person, index, send)
             self.report(index, number, "not_sent", hour)
             return
@@ -316,7 +382,8 @@ class _Run:
         self.sends[CHANNELS[send.channel]] += 1
         self.unsent.discard(index)
         self.realised = self.realised + Expected(spend=send.price)
-        self.report(index, number, "sent", hour)
+        self.spend_by_day[hour // 24] = self.spend_by_day.get(hour // 24, 0.0) + send.price
+        self.report(index, number, "sent", hour, cost_micros=round(send.price * 1e6))
         self.push(hour + 1, 0, "receipt", index, number, row, int(is_delivered))
         if not is_delivered:
             return
@@ -401,7 +468,15 @@ class _Run:
             self.realised = self.realised + Expected(caused_margin=-self.lives[index].case.margin)
         self.report(index, number, "return", hour)
 
-    def report(self, index: int, number: int, kind: OutcomeType, hour: int, occur_time: datetime | None = None) -> None:
+    def report(
+        self,
+        index: int,
+        number: int,
+        kind: OutcomeType,
+        hour: int,
+        occur_time: datetime | None = None,
+        cost_micros: int | None = None,
+    ) -> None:
         """Tell the policy of an outcome, in the hour in which a caller would know of it."""
         case = self.lives[index].case
         outcome = Outcome(
@@ -412,6 +487,7 @@ class _Run:
             occur_time=occur_time or to_time(hour),
             customer_id=f"customer-{case.person}",
             value_micros=round(case.margin * 1e6) if kind in ("order", "return") else None,
+            cost_micros=cost_micros,
         )
         self.lives[index].outcomes.append((self.next_place(), outcome))
         if self.policy is not None:

@@ -154,6 +154,7 @@ class ServedPolicy:
     def _message(self, message: AskedMessage) -> message_pb.Message:
         asked = message_pb.Message(
             campaign=message.campaign,
+            priority=message.priority,
             kind=message.kind,
             topic=message.topic,
             offer=message.offer,

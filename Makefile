@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format bench bench-quick evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format bench bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -48,6 +48,10 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	$(PY) -m tests.benchmarks --rounds 2 --calls 300
+
+## bench-money: what the service, rules by hand, bandit libraries and oracles earn in the simulated retailer; `make bench-money MONEY=--help`
+bench-money: $(VENV)/.dev
+	$(PY) -m training.world $(MONEY)
 
 $(VENV)/.uv: requirements/uv.lock
 	$(PYTHON) -m venv $(VENV)

@@ -1,56 +1,193 @@
 """The money table on a small world."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from training.world.money import Row, markdown, money_table
+from training.world.__main__ import main
+from training.world.bench import Run, Setting, run_bench
+from training.world.contenders import CONTENDERS, HAND_WRITTEN, MABWISER, NEEDS_LOG, ORACLE, VOWPAL
+from training.world.report import (
+    RECOVERY_WINDOW,
+    BySeed,
+    NoPlace,
+    by_seed,
+    goals_of,
+    measure_goals,
+    recovery,
+    to_json,
+    to_markdown,
+    write_between,
+)
 from training.world.scenarios import SCENARIOS, ScenarioName
+
+SMALL = Setting(seeds=(0,), log_decisions=1000, online_decisions=250, customers=500)
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
-    return money_table(0, log_decisions=1000, online_decisions=250, customers=500)
+def runs() -> BySeed:
+    """Runs on one small world, counted for two."""
+    found = run_bench(SMALL, 1, lambda _: None)
+    return by_seed([*found, *(replace(run, seed=1) for run in found)])
 
 
-def test_no_policy_beats_the_cascade_oracle(rows: list[Row]) -> None:
+def test_no_policy_beats_the_cascade_oracle(runs: BySeed) -> None:
     """Every policy's expected net value is below that of the best cascade, which is above the best single send."""
-    net = {row.policy: row.net for row in rows}
-
-    assert rows[-1].share == 1
-    assert max(net.values()) == rows[-1].net
-    assert rows[-1].net > net["best single send (oracle)"] > 0
-    singles = [
-        row for row in rows if row.policy.endswith("to all") or "engaged" in row.policy or "1 step" in row.policy
-    ]
-    assert len(singles) == 4
-    assert all(row.net < net["best single send (oracle)"] for row in singles)
-    assert 0 < net["best cascade of 3 by told traits alone"] < rows[-1].net
+    for mine in runs.values():
+        net = {name: run.net for name, run in mine.items()}
+        assert max(net, key=net.__getitem__) == ORACLE
+        assert net[ORACLE] > net["oracle-1"] > 0
+        singles = ("sms-1", "engaged-hour", "engaged-daytime", "service-1", *VOWPAL, *MABWISER)
+        assert all(net[name] < net["oracle-1"] for name in singles)
+        assert 0 < net["told"] < net[ORACLE]
 
 
-def test_the_table_has_every_baseline(rows: list[Row]) -> None:
-    """All of the policies asked for are in the table, and in its Markdown with spread over two seeds."""
-    text = markdown([rows, rows])
+def test_the_table_has_every_policy_and_goal(runs: BySeed) -> None:
+    """All policies are in the table with their spread over seeds, and below it every goal of the scenario with what was measured."""
+    text = to_markdown(runs, "stationary")
 
-    for name in ("up to 3 SMS each", "SMS to all", "push -> email -> sms", "in_app -> push -> email", "uniform random"):
-        assert name in text
-    for name in ("most engaged hour", "next daytime", "service decision core", "best cascade of 3 (oracle)"):
-        assert name in text
-    assert "±" in text
+    for mine in runs.values():
+        assert list(mine) == list(CONTENDERS)
+        assert all(f"| {run.policy} |" in text for run in mine.values())
+    assert re.search(r"\| best cascade of 3 \(oracle\) \| 100\.0 ± 0\.0 \|", text)
+    assert len(measure_goals(runs, "stationary")) == len(goals_of("stationary"))
+    assert all(f"| {goal.text} | " in text for goal in goals_of("stationary"))
 
 
-def test_free_policies_spend_nothing_and_sms_the_most(rows: list[Row]) -> None:
+def test_the_ratio_is_to_the_best_of_a_group(runs: BySeed) -> None:
+    """What the service is measured against is the best of the hand-written orders on each seed, whichever it is there."""
+    goal = next(goal for goal in goals_of("stationary") if "hand-written" in goal.text)
+
+    for mine in runs.values():
+        best = max(mine[name].net for name in HAND_WRITTEN)
+        assert goal.measure(mine) == pytest.approx(mine["service"].net / best if best > 0 else np.inf)
+
+
+def test_free_policies_spend_nothing_and_sms_the_most(runs: BySeed) -> None:
     """The free cascade pays nothing; three SMS each pay more than anything else."""
-    spend = {row.policy: row.spend for row in rows}
+    for mine in runs.values():
+        spend = {name: run.spend for name, run in mine.items()}
+        assert spend["free"] == 0
+        assert max(spend, key=spend.__getitem__) == "sms-3"
 
-    assert spend["in_app -> push -> email by hand"] == 0
-    assert max(spend, key=spend.__getitem__) == "up to 3 SMS each"
+
+def test_the_net_value_is_the_sum_over_messages(runs: BySeed) -> None:
+    """What each message brought sums to the net value of the run."""
+    for run in (run for mine in runs.values() for run in mine.values()):
+        assert run.by_message.sum() == pytest.approx(run.net)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS[1:])
 def test_every_scenario_has_a_table(scenario: ScenarioName) -> None:
-    """Each scenario runs to the end, and its oracle is the best; a cold start has no log and no bundle."""
-    found = money_table(1, log_decisions=800, online_decisions=60, scenario=scenario, customers=300, with_told=False)
+    """Each scenario runs to the end with its goals, and its oracle is the best; without a log, nobody learns from one."""
+    rows = ("engaged-hour", "vw-squarecb", "vw-squarecb-clicks", "lin-ucb", "service", "service-1")
+    setting = Setting(scenario=scenario, seeds=(1,), rows=rows, log_decisions=800, online_decisions=330, customers=300)
 
-    assert max(row.net for row in found) == found[-1].net
-    names = [row.policy for row in found]
-    assert ("service decision core, no bundle" in names) == (scenario == "cold_start")
-    assert any("engaged" in name for name in names) == (scenario != "cold_start")
+    found = by_seed(run_bench(setting, 1, lambda _: None))
+
+    mine = found[1]
+    assert max(mine, key=lambda name: mine[name].net) == ORACLE
+    assert set(mine) == {*rows, ORACLE} - (NEEDS_LOG if scenario == "cold_start" else set())
+    assert ("no bundle" in mine["service"].policy) == (scenario == "cold_start")
+    assert len(measure_goals(found, scenario)) == len(goals_of(scenario))
+    assert to_markdown(found, scenario).count("decisions to recover") == (scenario != "cold_start")
+
+
+def test_processes_change_nothing() -> None:
+    """Two processes find what one finds, in the same order."""
+    setting = Setting(seeds=(0, 1), rows=("free",), log_decisions=100, online_decisions=60, customers=200)
+    told: list[str] = []
+
+    here = run_bench(setting, 1, lambda _: None)
+    spread = run_bench(setting, 2, told.append)
+
+    assert [(run.seed, run.name, run.net) for run in spread] == [(run.seed, run.name, run.net) for run in here]
+    assert len(told) == 4
+
+
+def test_recovery_is_when_the_window_reaches_the_new_steady_state() -> None:
+    """A policy that earns nothing for 100 decisions after the change is back once 95 % of a window lie after them."""
+    best = np.ones(3000)
+    own = np.where((np.arange(3000) >= 1000) & (np.arange(3000) < 1100), 0.0, 0.8)
+
+    assert recovery(own, best, 1000) == 100 + 0.95 * RECOVERY_WINDOW
+    assert recovery(0.8 * best, best, 1000) == RECOVERY_WINDOW
+    assert recovery(own, best, 1000, window=100) == 195
+
+
+def test_recovery_is_none_where_there_is_no_steady_state() -> None:
+    """A policy that loses money in the last third, or a change too near to the end, has no recovery."""
+    best = np.ones(3000)
+
+    assert recovery(-best, best, 1000) is None
+    assert recovery(best, best, 2900) is None
+
+
+def test_recovery_does_not_see_which_messages_come() -> None:
+    """Where all messages are worth half as much for a while, and the policy earns its usual share of them, nothing was lost."""
+    best = np.where((np.arange(3000) >= 1000) & (np.arange(3000) < 1500), 0.5, 1.0)
+
+    assert recovery(0.6 * best, best, 1000) == RECOVERY_WINDOW
+
+
+def test_a_table_is_put_between_its_comments(tmp_path: Path) -> None:
+    """Only what stands between the scenario's comments changes, as often as it is written."""
+    document = tmp_path / "money.md"
+    document.write_text(
+        "before\n<!-- bench-money cold_start: begin -->\nold\n<!-- bench-money cold_start: end -->\nafter\n"
+    )
+
+    write_between(document, "cold_start", "one")
+    write_between(document, "cold_start", "two")
+
+    assert document.read_text() == (
+        "before\n<!-- bench-money cold_start: begin -->\n\ntwo\n\n<!-- bench-money cold_start: end -->\nafter\n"
+    )
+    with pytest.raises(NoPlace, match="bench-money stationary: begin"):
+        write_between(document, "stationary", "three")
+
+
+def test_the_command_writes_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command prints the table and its own call, and keeps both forms in a folder."""
+    sizes = ["--log-decisions", "100", "--online-decisions", "60", "--customers", "200", "--processes", "1"]
+
+    code = main(["--seeds", "1", "--rows", "free,vw-bag", *sizes, "--to", str(tmp_path)])
+
+    assert code == 0
+    printed = capsys.readouterr()
+    text = (tmp_path / "stationary.md").read_text()
+    assert text.strip() in printed.out
+    assert "--rows free,vw-bag" in text
+    assert "Vowpal Wabbit bag" in text
+    assert "2 of 3" in printed.err
+    assert '"name": "vw-bag"' in (tmp_path / "stationary.json").read_text()
+
+
+def test_an_unknown_row_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A policy that does not exist ends the command with those that do."""
+    assert main(["--rows", "free,best"]) == 2
+
+    printed = capsys.readouterr().err
+    assert "'best'" in printed
+    assert "oracle-3" in printed
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--processes", "--online-decisions"])
+def test_a_count_of_zero_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts below one are refused by name."""
+    with pytest.raises(SystemExit):
+        main([option, "0"])
+
+    assert option in capsys.readouterr().err
+
+
+def test_json_has_every_figure(runs: BySeed) -> None:
+    """The JSON carries each run's share, and each goal with its figure on every seed."""
+    text = to_json(runs, "stationary", {"command": "x"})
+
+    run: Run = runs[0]["free"]
+    assert f'"share": {run.net / runs[0][ORACLE].net}' in text
+    assert text.count('"aim"') == len(goals_of("stationary"))

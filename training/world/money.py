@@ -1,12 +1,8 @@
-"""The money table: what each policy earns on one world, as a share of what the cascade oracle earns."""
+"""The world of the money table: a log of the logging policy, the online part that begins where it ended, and a bundle trained on the log."""
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from time import process_time
-
-import numpy as np
 
 from models.bundle import Bundle, load_bundle
 from models.rules import Rules
@@ -20,33 +16,15 @@ from training.world.clock import to_time
 from training.world.log import log_customers, logged_decisions
 from training.world.messages import make_messages
 from training.world.people import Population, make_population
-from training.world.policies import Engagement, MostEngaged, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
-from training.world.protocol import Policy, Result, Start
+from training.world.policies import Uniform
+from training.world.protocol import Result, Start
 from training.world.run import World
 from training.world.scenarios import NEVER, ScenarioName, begin_hour, make_scenario, world_rules, zone_shares
-from training.world.told import told_population
 
 DECISIONS_PER_DAY = 480
 CUSTOMERS = 6000
 GAP_HOURS = 96
 """Between log and online part, so that the log's windows are closed when training reads it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One policy on one world; money in roubles."""
-
-    policy: str
-    share: float
-    """Expected net value over the cascade oracle's."""
-    net: float
-    realised_net: float
-    spend: float
-    caused_orders: float
-    unsubscribes: float
-    sends: int
-    seconds: float
-    """Processor time of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,81 +97,3 @@ def train_bundle(bench: Bench, seed: int, folder: Path) -> Bundle | None:
         fitted = fit(data, Hyperparameters(seed=seed), "world", progress=lambda _: None)
     save(fitted, folder, "world")
     return load_bundle(folder)
-
-
-def baselines(bench: Bench, bundle: Bundle | None, *, with_told: bool = True) -> list[Policy]:
-    """Return the policies of the table, the oracles last; `with_told` adds the planner that knows the law but only told traits."""
-    rules, world = bench.world.rules, bench.world
-    found: list[Policy] = [
-        RepeatedSms(rules),
-        RepeatedSms(rules, times=1),
-        RuleOrder(("push", "email", "sms"), rules),
-        RuleOrder(("in_app", "push", "email"), rules),
-        Uniform(rules),
-    ]
-    if bench.log is not None:
-        engagement = Engagement(bench.log.steps, bench.log.outcomes)
-        found.append(MostEngaged(engagement, rules, is_best_hour=True))
-        found.append(MostEngaged(engagement, rules, is_best_hour=False))
-    found.append(ServiceCore(rules, bundle))
-    if bundle is not None:
-        found.append(ServiceCore(rules, bundle, max_steps=1))
-    if with_told:
-        told = replace(world.truth, people=told_population(bench.people))
-        found.append(Oracle(world, truth=told, name="best cascade of 3 by told traits alone"))
-    return [*found, Oracle(world, max_steps=1), Oracle(world, max_steps=2), Oracle(world, max_steps=3)]
-
-
-def money_table(
-    seed: int,
-    log_decisions: int = 20_000,
-    online_decisions: int = 12_000,
-    scenario: ScenarioName = "stationary",
-    customers: int = CUSTOMERS,
-    extra: Callable[[Bench], Sequence[Policy]] | None = None,
-    *,
-    with_told: bool = True,
-) -> list[Row]:
-    """Run all policies on one world and return a row for each, the oracle's last; `extra` makes policies of the caller's own."""
-    bench = make_bench(seed, log_decisions, online_decisions, scenario, customers)
-    with tempfile.TemporaryDirectory() as folder:
-        policies = [
-            *(extra(bench) if extra else ()),
-            *baselines(bench, train_bundle(bench, seed, Path(folder)), with_told=with_told),
-        ]
-    rows = [_row(bench.world, policy) for policy in policies]
-    return [replace(row, share=row.net / rows[-1].net) for row in rows]
-
-
-def _row(world: World, policy: Policy) -> Row:
-    began = process_time()
-    result = world.run(policy)
-    return Row(
-        policy=policy.name,
-        share=1.0,
-        net=result.expected.net,
-        realised_net=result.realised.net,
-        spend=result.expected.spend,
-        caused_orders=result.expected.caused_orders,
-        unsubscribes=result.expected.unsubscribes,
-        sends=sum(result.sends.values()),
-        seconds=process_time() - began,
-    )
-
-
-def markdown(tables: Sequence[Sequence[Row]]) -> str:
-    """Return the tables of several seeds as one in Markdown: mean shares with their standard deviation, means of all else."""
-    lines = [
-        "| policy | share of cascade oracle, % | net value | paid spend | caused orders | unsubscribes | sends |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for rows in zip(*tables, strict=True):
-        share = np.array([100 * row.share for row in rows])
-        spread = f" ± {share.std(ddof=1):.1f}" if len(rows) > 1 else ""
-        means = [
-            float(np.mean([getattr(row, name) for row in rows]))
-            for name in ("net", "spend", "caused_orders", "unsubscribes", "sends")
-        ]
-        cells = " | ".join(f"{mean:,.0f}" for mean in means)
-        lines.append(f"| {rows[0].policy} | {share.mean():.1f}{spread} | {cells} |")
-    return "\n".join(lines)

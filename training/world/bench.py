@@ -86,6 +86,8 @@ def run_bench(setting: Setting, processes: int, progress: Callable[[str], None])
                 for name in names
                 if name not in SERVED
             ]
+            if trained:
+                progress(f"training {len(trained)} bundles")
             for number, training in enumerate(as_completed(trained), start=1):
                 progress(f"bundle {number} of {len(trained)} trained, {training.result():.0f} s of CPU")
             runs += [

@@ -53,7 +53,7 @@ def _told(bench: Bench, _: Path | None) -> Policy:
 
 
 def _rival(
-    bench: Bench, learner: Learner, batch: timedelta = timedelta(), *, passes: int = 1, is_by_clicks: bool = False
+    bench: Bench, learner: Learner, *, batch: timedelta = timedelta(), passes: int = 1, is_by_clicks: bool = False
 ) -> Policy:
     """Return a rival that sends at once or not at all, warm-started by so many passes over the log."""
     rules, clicks = bench.world.rules, Clicks() if is_by_clicks else None
@@ -65,11 +65,11 @@ def _rival(
     return Rival(learner, rules, batch=batch, clicks=clicks)
 
 
-def _vowpal(name: str, explorer: str, *, passes: int = 1, is_by_clicks: bool = False) -> Maker:
+def _vowpal(name: str, explorer: str, *, is_by_clicks: bool = False) -> Maker:
     def make(bench: Bench, _: Path | None) -> Policy:
         from training.world.vowpal import VowpalWabbit  # here, since few rows need it
 
-        return _rival(bench, VowpalWabbit(name, explorer), passes=passes, is_by_clicks=is_by_clicks)
+        return _rival(bench, VowpalWabbit(name, explorer), passes=2, is_by_clicks=is_by_clicks)
 
     return make
 
@@ -81,7 +81,7 @@ def _mabwiser(name: str, alpha: float, l2: float, *, is_by_clicks: bool = False)
         from training.world.mabwiser_rivals import MabWiser
 
         policy = getattr(LearningPolicy, name)(alpha=alpha, l2_lambda=l2)
-        return _rival(bench, MabWiser(name, policy), timedelta(days=1), is_by_clicks=is_by_clicks)
+        return _rival(bench, MabWiser(name, policy), batch=timedelta(days=1), is_by_clicks=is_by_clicks)
 
     return make
 
@@ -94,11 +94,11 @@ CONTENDERS: Mapping[str, Maker] = {
     "uniform": lambda bench, _: Uniform(bench.world.rules),
     "engaged-hour": _most_engaged(is_best_hour=True),
     "engaged-daytime": _most_engaged(is_best_hour=False),
-    "vw-squarecb": _vowpal("squarecb", "--squarecb --cb_type mtr", passes=2),
-    "vw-regcb": _vowpal("regcb", "--regcb --mellowness 0.001 --cb_type mtr"),
+    "vw-squarecb": _vowpal("squarecb", "--squarecb --cb_type mtr"),
+    "vw-regcb": _vowpal("regcb", "--regcb --mellowness 1e-5 --cb_min_cost -10 --cb_max_cost 1.5 --cb_type mtr"),
     "vw-bag": _vowpal("bag", "--bag 5 --cb_type mtr"),
-    "vw-epsilon": _vowpal("epsilon", "--epsilon 0.02 --cb_type mtr"),
-    "vw-squarecb-clicks": _vowpal("squarecb", "--squarecb --cb_type mtr", is_by_clicks=True),
+    "vw-epsilon": _vowpal("epsilon", "--epsilon 0.01 --cb_type mtr"),
+    "vw-bag-clicks": _vowpal("bag", "--bag 5 --cb_type mtr", is_by_clicks=True),
     "lin-ucb": _mabwiser("LinUCB", 0.1, 30.0),
     "lin-ts": _mabwiser("LinTS", 0.1, 1.0),
     "lin-ts-clicks": _mabwiser("LinTS", 0.1, 1.0, is_by_clicks=True),
@@ -117,5 +117,5 @@ SERVED = frozenset({"service", "service-1"})
 HAND_WRITTEN = ("sms-3", "sms-1", "push-email-sms", "free")
 VOWPAL = ("vw-squarecb", "vw-regcb", "vw-bag", "vw-epsilon")
 MABWISER = ("lin-ucb", "lin-ts")
-VOWPAL_CLICKS, MABWISER_CLICKS = ("vw-squarecb-clicks",), ("lin-ts-clicks",)
+VOWPAL_CLICKS, MABWISER_CLICKS = ("vw-bag-clicks",), ("lin-ts-clicks",)
 THREE_SMS, SINGLE_ORACLE, ORACLE = "sms-3", "oracle-1", "oracle-3"

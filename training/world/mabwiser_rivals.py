@@ -15,7 +15,7 @@ from mabwiser.mab import MAB, LearningPolicy
 from models.context import Context
 from models.features import NO_SEND
 from training.world.people import CHANNELS
-from training.world.rivals import Encoding, FloatArray, Lesson, Offer, encoding_of, offer_values
+from training.world.rivals import Encoding, FloatArray, Lesson, Offer, context_values, encoding_of, offer_values
 
 
 class MabWiser:
@@ -31,7 +31,7 @@ class MabWiser:
     def propensities(self, context: Context, offers: Sequence[Offer]) -> FloatArray:
         if not self._columns:
             return np.full(len(offers), 1 / len(offers))
-        expectations = self._bandit.predict_expectations(self._matrix([self._terms(context, o) for o in offers]))
+        expectations = self._bandit.predict_expectations(self._matrix(self._rows(context, offers)))
         if len(offers) == 1:
             expectations = [expectations]
         own = [row[offer.action.channel] for row, offer in zip(expectations, offers, strict=True)]
@@ -42,17 +42,17 @@ class MabWiser:
         if is_first:
             self._encoding = encoding_of(lessons, self._parts)
         decisions = [lesson.decision for lesson in lessons]
-        rows = [self._terms(decision.context, decision.offer) for decision in decisions]
+        rows = [row for decision in decisions for row in self._rows(decision.context, [decision.offer])]
         if is_first:
             self._columns = {name: place for place, name in enumerate(sorted({name for row in rows for name in row}))}
         arms = np.array([decision.offer.action.channel for decision in decisions])
         rewards = np.array([lesson.reward / self._unit for lesson in lessons])
         (self._bandit.fit if is_first else self._bandit.partial_fit)(arms, rewards, self._matrix(rows))
 
-    def _terms(self, context: Context, offer: Offer) -> dict[str, float]:
-        values = offer_values(context, offer)
-        del values["channel"]
-        return self._encoding.terms(values)
+    def _rows(self, context: Context, offers: Sequence[Offer]) -> list[dict[str, float]]:
+        """Return the terms of each offer."""
+        shared = self._encoding.terms(context_values(context))
+        return [{**shared, **self._encoding.terms(offer_values(context, offer))} for offer in offers]
 
     def _matrix(self, rows: Sequence[Mapping[str, float]]) -> FloatArray:
         """Return rows of terms as a matrix, the last column of ones; terms that the first lessons did not have are left out."""

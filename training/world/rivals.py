@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.context import Context, FeatureValue
 from models.eligibility import find_eligible
-from models.features import CUSTOM_PREFIX, FEATURES, NO_SEND, Action, category_name, feature_values
+from models.features import FEATURES, NO_SEND, Action, category_name, feature_values
 from models.local_time import zone
 from models.rules import Rules
 from training.simulate import WINDOW
@@ -30,7 +30,7 @@ from training.world.protocol import Outcome, Reply, Result
 FloatArray = NDArray[np.float64]
 Timing = Literal["now", "daytime", "both"]
 _DAY_BEGINS, _DAY_ENDS = 10, 19
-_OF_CONTEXT = {feature.name for feature in FEATURES if feature.of_context is not None}
+_OF_ACTION = [feature for feature in FEATURES if feature.of_context is None and feature.name != "channel"]
 _FARTHEST = 4.0
 _PRIOR_CLICKS = 10
 
@@ -287,19 +287,30 @@ class Encoding:
         return found
 
 
+def context_values(context: Context) -> dict[str, FeatureValue]:
+    """Return the service's features that are the same for all offers of a decision, by name."""
+    return {name: value for name, value in feature_values(context, NOTHING.action).items() if name != "channel"}
+
+
 def offer_values(context: Context, offer: Offer) -> dict[str, FeatureValue]:
-    """Return the features of an offer by name: the service's own, and its price."""
-    return {**feature_values(context, offer.action), "price": offer.price}
+    """Return the service's features of an offer beside its channel's name, and its price, by name."""
+    found: dict[str, FeatureValue] = {"price": offer.price}
+    channel, moment = offer.action.channel, offer.action.send_time
+    if moment is None:
+        return found
+    for feature in _OF_ACTION:
+        value = feature.of_channel(context, channel) if feature.of_channel is not None else None
+        if feature.of_time is not None:
+            value = feature.of_time(context, moment)
+        if value is not None:
+            found[feature.name] = value
+    return found
 
 
 def encoding_of(lessons: Sequence[Lesson], parts: int = 5) -> Encoding:
     """Return the encoding whose scales are those of some decisions' chosen offers."""
-    return Encoding((offer_values(lesson.decision.context, lesson.decision.offer) for lesson in lessons), parts)
-
-
-def is_of_context(name: str) -> bool:
-    """Tell whether a feature is the same for all offers of a decision."""
-    return name in _OF_CONTEXT or name.startswith(CUSTOM_PREFIX)
+    decisions = [lesson.decision for lesson in lessons]
+    return Encoding(({**context_values(d.context), **offer_values(d.context, d.offer)} for d in decisions), parts)
 
 
 def _shrink(value: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from vowpalwabbit import Workspace
 
 from models.context import Context, FeatureValue
-from training.world.rivals import Encoding, FloatArray, Lesson, Offer, encoding_of, is_of_context, offer_values
+from training.world.rivals import Encoding, FloatArray, Lesson, Offer, context_values, encoding_of, offer_values
 
 _LEAST_PROPENSITY = 1e-4
 _NOT_IN_NAMES = str.maketrans({":": "_", "|": "_", " ": "_"})
@@ -45,11 +45,10 @@ class VowpalWabbit:
 
     def _lines(self, context: Context, offers: Sequence[Offer]) -> list[str]:
         """Return the example as text: a shared line of the context, then one of each offer."""
-        values = [offer_values(context, offer) for offer in offers]
-        shared = {name: value for name, value in values[0].items() if is_of_context(name)}
-        own = [{name: value for name, value in v.items() if name not in shared and name != "channel"} for v in values]
-        lines = [f"|a {offer.action.channel} |t {self._terms(o)}" for offer, o in zip(offers, own, strict=True)]
-        return [f"shared |c {self._terms(shared)}", *lines]
+        lines = [f"shared |c {self._terms(context_values(context))}"]
+        for offer in offers:
+            lines.append(f"|a {offer.action.channel} |t {self._terms(offer_values(context, offer))}")
+        return lines
 
     def _terms(self, values: Mapping[str, FeatureValue]) -> str:
         terms = self._encoding.terms(values)

@@ -24,7 +24,7 @@ from training.world.report import (
 )
 from training.world.scenarios import SCENARIOS, ScenarioName
 
-SMALL = Setting(seeds=(0,), log_decisions=1000, online_decisions=250, customers=500)
+SMALL = Setting(seeds=(0,), rows=tuple(CONTENDERS), log_decisions=1000, online_decisions=250, customers=500)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,22 @@ def test_a_table_is_put_between_its_comments(tmp_path: Path) -> None:
     assert document.read_text() == (
         "before\n<!-- bench-money cold_start: begin -->\n\ntwo\n\n<!-- bench-money cold_start: end -->\nafter\n"
     )
-    with pytest.raises(NoPlace, match="bench-money stationary: begin"):
-        write_between(document, "stationary", "three")
+
+
+def test_a_table_without_a_place_gets_one_at_the_end(tmp_path: Path) -> None:
+    """A scenario that the document does not have yet gets a section of its own; half a place is refused."""
+    document = tmp_path / "money.md"
+    document.write_text("before\n")
+
+    write_between(document, "cold_start", "one")
+    write_between(document, "cold_start", "two")
+
+    assert document.read_text() == (
+        "before\n\n## Cold start\n\n<!-- bench-money cold_start: begin -->\n\ntwo\n\n<!-- bench-money cold_start: end -->\n"
+    )
+    document.write_text("<!-- bench-money cold_start: end -->\n")
+    with pytest.raises(NoPlace, match="bench-money cold_start: begin"):
+        write_between(document, "cold_start", "three")
 
 
 def test_the_command_writes_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

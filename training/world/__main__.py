@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from training.world.bench import Setting, run_bench
-from training.world.contenders import CONTENDERS
+from training.world.contenders import CONTENDERS, USUAL
 from training.world.money import CUSTOMERS
 from training.world.report import NoPlace, by_seed, to_json, to_markdown, write_between
 from training.world.scenarios import SCENARIOS
@@ -22,10 +22,10 @@ _LIBRARIES = ("numpy", "lightgbm", "vowpalwabbit", "mabwiser")
 def main(arguments: list[str] | None = None) -> int:
     """Print a table for each scenario and return the exit code."""
     options = _parser().parse_args(arguments)
-    rows = tuple(CONTENDERS) if options.rows is None else tuple(options.rows.split(","))
+    rows = tuple(CONTENDERS) if options.rows == "all" else tuple(options.rows.split(",")) if options.rows else USUAL
     for name in rows:
         if name not in CONTENDERS:
-            print(f"--rows: there is no {name!r}; there are {', '.join(CONTENDERS)}", file=sys.stderr)
+            print(f"--rows: there is no {name!r}; there are {', '.join(CONTENDERS)} and all", file=sys.stderr)
             return 2
     options.to.mkdir(parents=True, exist_ok=True)
     for scenario in SCENARIOS if options.scenario == "all" else (options.scenario,):
@@ -68,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario", choices=("all", *SCENARIOS), default="stationary", help="what happens to the world"
     )
-    parser.add_argument(
-        "--rows", help=f"names of the policies to run, with commas between (default: all): {', '.join(CONTENDERS)}"
-    )
+    parser.add_argument("--rows", help=f"policies to run, with commas between, or all (default: {','.join(USUAL)})")
     parser.add_argument("--processes", type=_count, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--to", type=Path, default=Path("var/bench-money"), help="folder for Markdown and JSON")
     parser.add_argument("--write-docs", action="store_true", help=f"also put the tables into {_DOCUMENT}")
@@ -85,7 +83,7 @@ def _count(text: str) -> int:
 
 def _about(options: argparse.Namespace, setting: Setting) -> dict[str, str]:
     """Return what the figures depend on."""
-    seeds = f"{len(setting.seeds)} seeds from {setting.seeds[0]}"
+    seeds = ("seed " if len(setting.seeds) == 1 else "seeds ") + ", ".join(str(seed) for seed in setting.seeds)
     sizes = f"{setting.customers} customers, {setting.online_decisions} decisions of each policy"
     log = f"a random log of {setting.log_decisions}" if setting.has_log else "no log"
     command = f"python -m training.world --scenario {setting.scenario} --seeds {options.seeds}"

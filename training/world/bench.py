@@ -13,7 +13,7 @@ from time import process_time
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world.contenders import CONTENDERS, NEEDS_LOG, ORACLE, SERVED
+from training.world.contenders import CONTENDERS, NEEDS_LOG, ORACLE, SERVED, USUAL
 from training.world.money import CUSTOMERS, Bench, make_bench, train_bundle
 from training.world.scenarios import ScenarioName
 
@@ -28,7 +28,7 @@ class Setting:
 
     scenario: ScenarioName = "stationary"
     seeds: tuple[int, ...] = (0, 1, 2)
-    rows: tuple[str, ...] = tuple(CONTENDERS)
+    rows: tuple[str, ...] = USUAL
     """Names of policies; the cascade oracle runs always."""
     log_decisions: int = 20_000
     online_decisions: int = 12_000

@@ -110,6 +110,8 @@ CONTENDERS: Mapping[str, Maker] = {
     "oracle-3": _oracle(3),
 }
 """In the order of the table."""
+USUAL = tuple(name for name in CONTENDERS if name not in ("told", "oracle-2"))
+"""Those that run unless others are named; the rest no goal needs."""
 NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1"})
 """Left out where there is no log."""
 SERVED = frozenset({"service", "service-1"})

@@ -300,16 +300,18 @@ def to_json(runs: BySeed, scenario: ScenarioName, about: Mapping[str, str]) -> s
 
 
 def write_between(document: Path, scenario: ScenarioName, text: str) -> None:
-    """Put a scenario's text between its two comments in a document.
+    """Put a scenario's text between its two comments in a document, in a new section at its end where it has neither.
 
     Raises
     ------
-    NoPlace: the document does not have both, in their order.
+    NoPlace: the document has one of them, or not in their order.
     """
     begin, end = f"<!-- bench-money {scenario}: begin -->", f"<!-- bench-money {scenario}: end -->"
     whole = document.read_text(encoding="utf-8")
+    if begin not in whole and end not in whole:
+        whole = f"{whole.rstrip()}\n\n## {scenario.replace('_', ' ').capitalize()}\n\n{begin}\n{end}\n"
     head, has_begin, rest = whole.partition(begin)
     _, has_end, tail = rest.partition(end)
     if not has_begin or not has_end:
-        raise NoPlace(f"{document} needs a line {begin} and after it a line {end} to hold the table")
+        raise NoPlace(f"{document} needs a line {begin} and after it a line {end} to hold the table, or neither")
     document.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}", encoding="utf-8")

@@ -95,6 +95,8 @@ class StageWeights:
     weights: tuple[tuple[_Finite, ...], ...]
     relevance: tuple[_Finite, ...] = ()
     """Weights of log relevance: of all channels, then each channel's own on top; empty where the stage has none."""
+    organic: _Finite = 0.0
+    """Weight of the score of the stage organic; 0 where the stage has none."""
     has_trees: bool = False
 
 
@@ -294,10 +296,12 @@ class FunnelModel:
         hour_factor = np.array([self._by_hour(channel, rhythm, week) for channel in channels])
         alone = np.exp(np.minimum(score("notice"), 20.0))
         attention = alone * factor("notice")
-        organic = float(_logistic(score("organic", slice(0, 1)))[0]) if channels else 0.0
+        organic_score = score("organic", slice(0, 1))[0] if channels else -40.0
+        organic = float(_logistic(organic_score))
+        order_score = score("order") + self.description.stages["order"].organic * organic_score
         click_score = score("click")
         q = self._click(click_score, codes, relevance, factor("click"))
-        order = _logistic(score("order")[:, None] + self.relevance_weight("order", codes)[:, None] * relevance)
+        order = _logistic(order_score[:, None] + self.relevance_weight("order", codes)[:, None] * relevance)
         gain = self.description.scale * factor("order")[:, None] * np.maximum(order - organic, 0.0)
         unsubscribe_alone = _logistic(score("unsubscribe"))
         refuse = np.minimum(unsubscribe_alone * factor("unsubscribe"), 1.0)

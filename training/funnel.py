@@ -99,10 +99,16 @@ def fit_funnel(
         )
         click, order_rows = fitting.constant(_CERTAIN), noticed
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
-    order = fitting.stage(
-        "order", data.response, order_rows, "logit", relevance=_relevance(data, hours), prior_slope=1.0
-    )
     organic = fitting.stage("organic", data.response, ~is_send | (arrived & ~noticed), "logit", of_context=True)
+    order = fitting.stage(
+        "order",
+        data.response,
+        order_rows,
+        "logit",
+        relevance=_relevance(data, hours),
+        prior_slope=1.0,
+        organic=organic.scores,
+    )
     unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit")
     stages = dict(zip(STAGES, (notice, click, order, organic, unsubscribe), strict=True))
     description = FunnelDescription(
@@ -166,7 +172,7 @@ class _Fitting:
         weights = np.zeros((1 + len(self._design.channels), self._design.width))
         weights[0, 0] = score
         return _Stage(
-            weights=_pack(weights, None, 0.0, has_trees=False),
+            weights=StageWeights(weights=_tuples(weights)),
             text=None,
             scores=np.full(n, score),
             earlier_scores=np.full(n, score),
@@ -183,6 +189,7 @@ class _Fitting:
         relevance: FloatArray | None = None,
         *,
         prior_slope: float = 0.0,
+        organic: FloatArray | None = None,
         of_context: bool = False,
     ) -> _Stage:
         """Fit a stage on the rows used: linear, then trees where they help; a constant where there is too little."""
@@ -205,9 +212,14 @@ class _Fitting:
             matrix = matrix.copy()
             matrix[:, [i for i, c in enumerate(self._columns) if not _is_of_context(c.name)]] = np.nan
         relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
-        extra = offset = None
+        extras: list[FloatArray] = []
+        offset = np.zeros(len(label))
         if relevance is not None:
-            extra, offset = np.log(relevance)[:, None], prior_slope * np.log(relevance)
+            extras.append(np.log(relevance))
+            offset = prior_slope * np.log(relevance)
+        if organic is not None and np.ptp(organic[used]) > 1e-6:
+            extras.append(organic)
+        extra = np.stack(extras, axis=1) if extras else None
         linear = self.linear(label, used, link, exposure, extra, offset, matrix)
         text, scores, earlier_scores = self._boost(matrix, label, used, link, exposure, linear)
         exposures_ = np.ones(len(label)) if exposure is None else exposure
@@ -216,12 +228,21 @@ class _Fitting:
         self.metrics |= {f"{name}.loss.linear": before, f"{name}.loss": after}
         codes = self._design.channel_codes(matrix)
         slope = np.zeros(len(label))
+        width = self._design.width
         if relevance is not None:
-            slope = linear.weights[0, -1] + np.where(codes >= 0, linear.weights[1 + np.maximum(codes, 0), -1], 0.0)
+            own = linear.weights[1 + np.maximum(codes, 0), width]
+            slope = linear.weights[0, width] + np.where(codes >= 0, own, 0.0)
         slope = slope + prior_slope if relevance is not None else slope
         decay = slope * (0.0 if relevance is None else np.log(relevance))
         return _Stage(
-            weights=_pack(linear.weights, relevance, prior_slope, has_trees=text is not None),
+            weights=StageWeights(
+                weights=_tuples(linear.weights[:, :width]),
+                relevance=()
+                if relevance is None
+                else (prior_slope + linear.weights[0, width], *map(float, linear.weights[1:, width])),
+                organic=0.0 if len(extras) == (relevance is not None) else float(linear.weights[0, -1]),
+                has_trees=text is not None,
+            ),
             text=text,
             scores=scores - decay,
             earlier_scores=earlier_scores - decay,
@@ -278,14 +299,8 @@ class _Fitting:
         return final.model_to_string(), linear.scores + np.asarray(final.predict(matrix, raw_score=True)), tried
 
 
-def _pack(weights: FloatArray, relevance: FloatArray | None, prior_slope: float, *, has_trees: bool) -> StageWeights:
-    slopes: tuple[float, ...] = ()
-    if relevance is not None:
-        slopes = tuple(float(x) for x in (prior_slope + weights[0, -1], *weights[1:, -1]))
-        weights = weights[:, :-1]
-    return StageWeights(
-        weights=tuple(tuple(float(x) for x in row) for row in weights), relevance=slopes, has_trees=has_trees
-    )
+def _tuples(weights: FloatArray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(x) for x in row) for row in weights)
 
 
 def _fit_lags(

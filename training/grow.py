@@ -30,7 +30,7 @@ class Hyperparameters:
     row_share: float = 0.8
     patience: int = 50
     """Trees without improvement after which growing stops."""
-    interest_deviation: float = 1.5
+    interest_deviation: float = 1.0
     """Spread of a customer's interest in one message, as a logit; no single-step log can tell it."""
     later_share: float = 0.25
     """Share of decisions, the latest, that choose the number of trees and calibrate."""

@@ -39,6 +39,8 @@ class Step:
     not_before: datetime
     wait: timedelta
     price_micros: int
+    plan_micros: float | None = None
+    """What the cascade up to this step is expected to earn; None where no model says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

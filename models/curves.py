@@ -307,7 +307,7 @@ class FunnelModel:
         found = _logistic(logit[:, None, :] + sigma * _NODES[None, :, None])
         return np.minimum(found * factor[:, None, None], 0.98)
 
-    def _log_relevance(self, context: Context, hours: FloatArray) -> FloatArray:
+    def _log_relevance(self, context: Context, hours: NDArray[np.floating]) -> FloatArray:
         """Return the log of the relevance left at hours since 1970."""
         half_life = context.message.relevance_half_life_seconds
         if half_life is None:

@@ -44,6 +44,8 @@ class CascadeValues:
     """Value in micros of each send, alone and with the best that may follow it; shape (m,). Steps are places among the sends, -1 for none."""
 
     alone: FloatArray
+    pair: FloatArray
+    """With the second step of the best cascade alone; as `alone` where there is none."""
     value: FloatArray
     second: IntArray
     third: IntArray
@@ -51,6 +53,11 @@ class CascadeValues:
     def following(self, place: int) -> tuple[int, ...]:
         """Return the places of the sends that best follow this one, in order."""
         return tuple(int(step[place]) for step in (self.second, self.third) if step[place] >= 0)
+
+    def growing(self, place: int) -> tuple[float, ...]:
+        """Return what the best cascade of this send is worth with its first step, with its first two, and so on."""
+        values = (self.alone, self.pair, self.value)
+        return tuple(float(value[place]) for value in values[: 1 + len(self.following(place))])
 
 
 def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict: bool = False) -> CascadeValues:
@@ -62,7 +69,7 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
     nothing = np.full(m, -1, dtype=np.intp)
     if m == 0:
         empty = np.zeros(0)
-        return CascadeValues(alone=empty, value=empty, second=nothing, third=nothing)
+        return CascadeValues(alone=empty, pair=empty, value=empty, second=nothing, third=nothing)
     nodes, cells = curves.pending_before.shape
     own = np.ascontiguousarray((curves.worth * curves.pending_before).reshape(m, nodes * cells))
     before = np.ascontiguousarray(curves.before.reshape(m, nodes * cells))
@@ -75,7 +82,7 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
         alone = alone + before @ pending - pending.sum()
     free = len({c for c, paid in zip(curves.channel, prices.is_paid, strict=True) if not paid})
     if steps_left < 2:
-        return CascadeValues(alone=alone, value=alone, second=nothing, third=nothing)
+        return CascadeValues(alone=alone, pair=alone, value=alone, second=nothing, third=nothing)
     number = {name: i for i, name in enumerate(dict.fromkeys(curves.channel))}
     channel = np.array([number[name] for name in curves.channel])
     may_follow = (channel[:, None] != channel[None, :]) & (curves.start[None, :] >= prices.ready[:, None])
@@ -113,7 +120,8 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
             second,
             closed=is_strict and free > 2,
         )
-    return CascadeValues(alone=alone, value=value, second=second, third=third)
+    with_second = np.where(second >= 0, pair[rows, second], alone)
+    return CascadeValues(alone=alone, pair=with_second, value=value, second=second, third=third)
 
 
 def _with_third(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from models.curves import AGES, HOUR_BINS, ChannelLag, age_bins, hour_bins
-from models.rhythm import WEEK, Rhythms, hours_of_week
+from models.rhythm import Rhythms, hours_of_week
 from training.dataset import Dataset
 from training.rhythm import count_activity
 
@@ -96,7 +96,7 @@ def fit_lag(cells: Cells, rows: NDArray[np.bool_], attention: FloatArray) -> Cha
             _RIDGE_AGE * float(step @ step) + _RIDGE_POWER * (power - 1) ** 2 + _RIDGE_HOUR * float(by_hour @ by_hour)
         )
         residual = expected - happened
-        of_age = np.bincount(ages, residual, minlength=_BINS)
+        of_age: FloatArray = np.bincount(ages, residual, minlength=_BINS).astype(np.float64)
         of_age[1:] += 2 * _RIDGE_AGE * step
         of_age[:-1] -= 2 * _RIDGE_AGE * step
         of_hour = np.bincount(hours, residual, minlength=HOUR_BINS) + 2 * _RIDGE_HOUR * by_hour
@@ -118,6 +118,3 @@ def exposures(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> Float
         rate = lag.rate(cells.age[rows], cells.log_rhythm[rows], cells.hour[rows]) * cells.weight[rows]
         np.add.at(total, cells.send[rows], rate)
     return total
-
-
-assert WEEK == 168

@@ -85,7 +85,7 @@ def plan(
             if allowed is None or allowed >= context.message.expire_time:
                 continue
             not_before = allowed
-        if steps:
+        if steps and is_learned:
             steps[-1] = replace(steps[-1], wait=not_before - steps[-1].not_before)
         steps.append(_step(context.step + len(steps), send.channel, not_before, rules, table))
     return tuple(steps)

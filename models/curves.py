@@ -37,6 +37,7 @@ HOUR_BINS = 16
 STAGES = ("notice", "click", "order", "organic", "unsubscribe")
 _AGE_EDGES = np.array([1, 2, 3, 4, 6, 8, 11, 15, 20, 26, 36, 50])
 _AGE_BINS = np.searchsorted(_AGE_EDGES, np.arange(AGES), side="right")
+AGE_BINS = len(_AGE_EDGES) + 1
 _MOST_CELLS = 120
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
@@ -63,10 +64,10 @@ class ChannelLag:
 
     __pydantic_config__ = _IGNORE
 
-    log_keep: tuple[_Finite, ...]
+    log_keep: Annotated[tuple[_Finite, ...], Field(min_length=AGE_BINS, max_length=AGE_BINS)]
     """Log rate by bin of age."""
     power: _Finite
-    log_hours: tuple[_Finite, ...]
+    log_hours: Annotated[tuple[_Finite, ...], Field(min_length=HOUR_BINS, max_length=HOUR_BINS)]
     """Log factor by bin of the week."""
 
     def by_age(self) -> FloatArray:
@@ -170,6 +171,7 @@ class FunnelModel:
     """The funnel, ready to draw curves."""
 
     def __init__(self, description: FunnelDescription, boosters: Mapping[str, Booster]) -> None:
+        _check_parts(description)
         self.description = description
         self._boosters = dict(boosters)
         self._encoder = Encoder(description.columns)
@@ -341,6 +343,29 @@ class FunnelModel:
         found[:, 1:] = unseen[:, :-1] - unseen[:, 1:]
         found *= delivered[of][:, None]
         return found
+
+
+def _check_parts(description: FunnelDescription) -> None:
+    """Raise a ValueError that names the part where sizes do not fit each other."""
+    columns, scaling, rhythm = len(description.columns), description.scaling, description.rhythm
+    for name, known in (
+        ("means", scaling.means),
+        ("deviations", scaling.deviations),
+        ("has_missing", scaling.has_missing),
+    ):
+        if len(known) != columns:
+            raise ValueError(f"scaling.{name} has {len(known)} entries for {columns} columns")
+    if len(rhythm.shares) != len(rhythm.weeks):
+        raise ValueError(f"rhythm has {len(rhythm.shares)} shares for {len(rhythm.weeks)} weeks")
+    design = Design(description.columns, scaling)
+    rows = 1 + len(design.channels)
+    for name, stage in description.stages.items():
+        if len(stage.weights) != rows or any(len(row) != design.width for row in stage.weights):
+            raise ValueError(f"stages.{name}.weights must have {rows} rows of {design.width}, the columns' width")
+        if len(stage.relevance) not in (0, rows):
+            raise ValueError(
+                f"stages.{name}.relevance has {len(stage.relevance)} entries; it must have {rows}, or none"
+            )
 
 
 def _combine(

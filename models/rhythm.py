@@ -37,8 +37,8 @@ class RhythmTypes:
 
     __pydantic_config__ = ConfigDict(extra="ignore")
 
-    shares: tuple[_Positive, ...]
-    weeks: tuple[tuple[_Positive, ...], ...]
+    shares: Annotated[tuple[_Positive, ...], Field(min_length=1)]
+    weeks: tuple[Annotated[tuple[_Positive, ...], Field(min_length=WEEK, max_length=WEEK)], ...]
     """One week of 168 hours for each type, each of mean 1."""
     own_weight: _Positive
     """kappa."""

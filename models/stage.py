@@ -28,7 +28,7 @@ class Scaling:
     __pydantic_config__ = ConfigDict(extra="ignore")
 
     means: tuple[_Finite, ...]
-    deviations: tuple[_Finite, ...]
+    deviations: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     has_missing: tuple[bool, ...]
 
 

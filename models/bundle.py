@@ -196,7 +196,7 @@ def load_bundle(directory: Path) -> Bundle:
         golden = _GOLDEN.validate_json(contents[GOLDEN])
     except ValidationError as error:
         raise BundleIncompatible(source, f"a description that this version cannot read: {_first(error)}") from error
-    booster = _load_booster(source, RESPONSE, contents[RESPONSE], len(description.columns))
+    booster = _load_booster(source, RESPONSE, contents[RESPONSE], DESCRIPTION, len(description.columns))
     _check_golden(source, RESPONSE, booster.raw_scores, golden.rows, golden.raw_scores)
     funnel = _load_funnel(directory, manifest, golden) if description.has_funnel else None
     digest = hashlib.sha256(manifest_bytes).hexdigest()
@@ -217,10 +217,10 @@ def _load_funnel(directory: Path, manifest: Manifest, golden: Golden) -> FunnelM
         if description.stages[stage].has_trees:
             file = f"{stage}.txt"
             content = _read_verified(directory, file, manifest)
-            boosters[stage] = _load_booster(source, file, content, len(description.columns))
+            boosters[stage] = _load_booster(source, file, content, FUNNEL, len(description.columns))
     try:
         funnel = FunnelModel(description, boosters)
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise BundleIncompatible(source, f"the parts of {FUNNEL} do not fit each other: {error}") from error
     for stage in STAGES:
         expected = golden.stage_scores.get(stage, ())
@@ -228,13 +228,13 @@ def _load_funnel(directory: Path, manifest: Manifest, golden: Golden) -> FunnelM
     return funnel
 
 
-def _load_booster(source: str, file: str, content: bytes, columns: int) -> Booster:
+def _load_booster(source: str, file: str, content: bytes, described: str, columns: int) -> Booster:
     try:
         booster = Booster(content.decode())
     except (BoosterError, UnicodeDecodeError) as error:
         raise BundleIncompatible(source, f"LightGBM refuses {file}: {error}") from error
     if booster.column_count != columns:
-        raise BundleIncompatible(source, f"{file} has {booster.column_count} columns, {DESCRIPTION} has {columns}")
+        raise BundleIncompatible(source, f"{file} has {booster.column_count} columns, {described} has {columns}")
     return booster
 
 

@@ -39,6 +39,8 @@ class Step:
     not_before: datetime
     wait: timedelta
     price_micros: int
+    plan_micros: float | None = None
+    """What the cascade up to this step is expected to earn; None where no model says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ def plan(
             if allowed is None or allowed >= context.message.expire_time:
                 continue
             not_before = allowed
-        if steps:
+        if steps and is_learned:
             steps[-1] = replace(steps[-1], wait=not_before - steps[-1].not_before)
         steps.append(_step(context.step + len(steps), send.channel, not_before, rules, table))
     return tuple(steps)

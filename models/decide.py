@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,8 @@ class Choice:
     """Of a send, what the bundle expects; None where it draws no curves."""
     exploration_cost_micros: float = 0.0
     """What exploring is expected to lose against the action that the policy values most."""
+    free_only_micros: float = 0.0
+    """What the best cascade of free channels alone is expected to earn, no send being worth 0."""
     suppressed: tuple[Suppressed, ...] = ()
     steps: tuple[Step, ...] = ()
     cascade_end: CascadeEnd | None = None
@@ -157,6 +161,8 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
     index = draw(probabilities, context.seed)
     action = table.actions[index]
     end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and action.send_time is None else None
+    sends = _sends(rules, found.planned, action, found.cascades)
+    steps = plan(context, rules, found.planned, sends, is_learned=found.cascades is not None)
     choice = Choice(
         forecast=_forecast(table, index),
         verdict=Verdict.SEND if action.send_time is not None else Verdict.DO_NOT_SEND,
@@ -165,14 +171,9 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
         exploration_cost_micros=found.exploration_cost_micros,
+        free_only_micros=_free_only(found, rules),
         suppressed=found.suppressed,
-        steps=plan(
-            context,
-            rules,
-            found.planned,
-            _sends(rules, found.planned, action, found.cascades),
-            is_learned=found.cascades is not None,
-        ),
+        steps=_with_worth(steps, sends, found.planned, found.cascades),
         cascade_end=end,
         policy=found.policy,
         bundle_version=found.bundle_version,
@@ -218,7 +219,7 @@ def best_cascades(context: Context, rules: Rules, table: ActionTable) -> Cascade
     prices = Prices(
         micros=table.price_micros[places] * (1 + table.shadow_price),
         is_paid=table.is_paid[places],
-        ready=curves.start + max(1, math.ceil(least)),
+        ready=curves.ready(max(1, math.ceil(least))),
     )
     left = max_steps(context, rules) - context.step + 1
     return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")
@@ -246,10 +247,41 @@ def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:
 
 
 def _following(table: ActionTable, first: Action, cascades: CascadeValues) -> tuple[Action, ...]:
-    sends = [action for action in table.actions if action.send_time is not None]
     if first.send_time is None:
         return ()
+    sends = _all_sends(table)
     return tuple(sends[place] for place in cascades.following(sends.index(first)))
+
+
+def _all_sends(table: ActionTable) -> list[Action]:
+    return [action for action in table.actions if action.send_time is not None]
+
+
+def _with_worth(
+    steps: tuple[Step, ...], sends: Sequence[Action], table: ActionTable, cascades: CascadeValues | None
+) -> tuple[Step, ...]:
+    """Return steps with what the cascade up to each is worth; from where a cap has left a send out, none."""
+    if cascades is None or not steps:
+        return steps
+    values = cascades.growing(_all_sends(table).index(sends[0]))
+    worth = dict(zip((s.channel for s in sends), values, strict=True))
+    kept = sum(1 for _ in takewhile(lambda pair: pair[0].channel == pair[1].channel, zip(steps, sends, strict=False)))
+    return (*(replace(step, plan_micros=worth[step.channel]) for step in steps[:kept]), *steps[kept:])
+
+
+def _free_only(found: Evaluation, rules: Rules) -> float:
+    """Return what the best cascade of free channels alone is expected to earn, 0 where no model says."""
+    if found.degraded:
+        return 0.0
+    planned, table = found.planned, found.distribution.table
+    is_free = ~planned.is_paid & (planned.price_micros == 0)
+    if found.cascades is not None:
+        best = table.actions[int(table.plan_micros.argmax())]
+        used = (best, *_following(planned, best, found.cascades))
+        free = {a.channel for a, of_free in zip(planned.actions, is_free, strict=True) if of_free}
+        if all(action.channel in free for action in used):
+            return max(0.0, float(table.plan_micros.max()))
+    return max(0.0, float(best_cascades(found.context, rules, planned.keep(is_free)).value.max(initial=0.0)))
 
 
 def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeValues | None) -> tuple[Action, ...]:

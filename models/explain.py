@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from models.context import CascadeEnd, Verdict
-from models.decide import Decision, best_cascades
-from models.rules import Rules
+from models.decide import Decision
 
 _ENDS = {
     CascadeEnd.ORDERED: "the customer has ordered",
@@ -19,24 +18,17 @@ _ENDS = {
 
 
 def explain(decision: Decision, currency: str) -> tuple[str, ...]:
-    """Return sentences: the served action, each channel with its money, best first, what exploring costs, and what was suppressed."""
+    """Return sentences: the served action, what waiting for it is worth, the steps planned after it, what free channels alone would earn,
+    each channel with its money, best first, what exploring costs, and what was suppressed."""
     return (
         *_verdict(decision),
+        *_waiting(decision, currency),
+        *_steps(decision, currency),
+        *_free_only(decision, currency),
         *_alternatives(decision, currency),
         *_exploration(decision, currency),
         *_suppressions(decision),
     )
-
-
-def free_only_micros(decision: Decision, rules: Rules) -> float:
-    """Return what the best plan of free channels alone is expected to earn, no send being worth 0."""
-    if decision.distribution is None:
-        return 0.0
-    table = decision.distribution.table
-    free = table.keep(~table.is_paid & (table.price_micros == 0))
-    if not len(free):
-        return 0.0
-    return max(0.0, float(best_cascades(decision.context, rules, free).value_micros.max()))
 
 
 def _verdict(decision: Decision) -> Iterable[str]:
@@ -58,6 +50,64 @@ def _verdict(decision: Decision) -> Iterable[str]:
         yield f"{what} was drawn with probability {choice.propensity:.4g} by {choice.policy}."
     for missing in choice.degraded:
         yield f"Degraded: {missing.detail}."
+
+
+def _waiting(decision: Decision, currency: str) -> Iterable[str]:
+    """Say what the served time is worth against the channel's first, or the first against its best later one."""
+    found, action = decision.distribution, decision.choice.action
+    if found is None or decision.choice.degraded or action is None or action.send_time is None:
+        return
+    plans = {
+        a.send_time: float(found.table.plan_micros[i])
+        for i, a in enumerate(found.table.actions)
+        if a.channel == action.channel and a.send_time is not None
+    }
+    first = min(plans)
+    later = [moment for moment in plans if moment > first]
+    if action.send_time > first:
+        gain = plans[action.send_time] - plans[first]
+        yield (
+            f"Waiting until then is worth {_more_or_less(gain, currency)} than {action.channel} at its first slot, "
+            f"{first:%Y-%m-%d %H:%M} UTC."
+        )
+    elif later:
+        best = max(later, key=lambda moment: plans[moment])
+        gain = plans[best] - plans[first]
+        yield (
+            f"Waiting for its best later slot, {best:%Y-%m-%d %H:%M} UTC, would be worth {_more_or_less(gain, currency)}."
+        )
+
+
+def _steps(decision: Decision, currency: str) -> Iterable[str]:
+    """Say of each planned step when it comes, what it costs, and what the plan is worth with it and without."""
+    without: float | None = None
+    for place, step in enumerate(decision.choice.steps):
+        if place > 0:
+            told = f"If ignored, {step.channel} from {step.not_before:%Y-%m-%d %H:%M} UTC for {step.price_micros / 1e6:.2f} {currency}"
+            if step.plan_micros is None or without is None:
+                yield f"{told}."
+            else:
+                yield (
+                    f"{told}: the plan is expected to earn {_amount(step.plan_micros)} {currency} with this step, {_amount(without)} without."
+                )
+        without = step.plan_micros
+
+
+def _free_only(decision: Decision, currency: str) -> Iterable[str]:
+    """Say what free channels alone would earn, where the served action or a planned step has a price."""
+    choice = decision.choice
+    if not choice.degraded and (choice.price_micros > 0 or any(step.price_micros > 0 for step in choice.steps)):
+        yield f"Free channels alone would earn {_amount(choice.free_only_micros)} {currency}."
+
+
+def _amount(micros: float) -> str:
+    """Return money in units of the currency; what rounds to nothing has no sign."""
+    text = f"{micros / 1e6:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+def _more_or_less(gain_micros: float, currency: str) -> str:
+    return f"{_amount(abs(gain_micros))} {currency} {'less' if gain_micros < 0 else 'more'}"
 
 
 def _alternatives(decision: Decision, currency: str) -> Iterable[str]:

@@ -6,6 +6,7 @@ The packed form is a little-endian array of ACTION_ROW, one row an action, in th
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -117,7 +118,7 @@ def unpack_actions(context: Context, packed: bytes | None) -> Distribution | Non
         else Action(channel=context.options[option].channel, send_time=from_micros(int(micros)))
         for option, micros in zip(rows["option"], rows["send_time_micros"], strict=True)
     )
-    columns = {name: rows[name].copy() for name in _COLUMNS}
     shadow_price = float(rows["shadow_price"][0]) if len(rows) else math.nan
+    columns: dict[str, Any] = {name: rows[name].copy() for name in _COLUMNS}
     table = ActionTable(actions=actions, shadow_price=shadow_price, **columns)
     return Distribution(table=table, probabilities=rows["propensity"].copy())

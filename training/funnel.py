@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights
-from models.features import BUILT_IN, NO_SEND
+from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
 from models.stage import Design
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
-from training.lag import exposures, fit_lag, unroll
+from training.lag import Cells, exposures, fit_lag, unroll
 from training.linear import LinearFit, Link, find_scaling, fit_linear, loss
 from training.rhythm import fit_rhythms
 
@@ -85,7 +85,7 @@ def fit_funnel(
     attention = np.zeros(len(data))
     lags: dict[str, ChannelLag] = {}
     for _ in range(_ROUNDS):
-        lags = _fit_lags(data, cells, channels, attention, progress)
+        lags = _fit_lags(data, cells, channels, attention)
         exposure = np.maximum(exposures(cells, lags, data), 1e-9)
         linear = fitting.linear(data.seen, arrived, "log", exposure)
         attention = np.where(arrived, linear.scores, 0.0)
@@ -210,7 +210,7 @@ class _Fitting:
         matrix = self._matrix
         if of_context:
             matrix = matrix.copy()
-            matrix[:, [i for i, c in enumerate(self._columns) if not _is_of_context(c.name)]] = np.nan
+            matrix[:, [i for i, c in enumerate(self._columns) if not is_of_context(c.name)]] = np.nan
         relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
         extras: list[FloatArray] = []
         offset = np.zeros(len(label))
@@ -250,7 +250,7 @@ class _Fitting:
         )
 
     @property
-    def _columns(self) -> tuple[object, ...]:
+    def _columns(self) -> tuple[Column, ...]:
         return tuple(c for c in self._data.columns if not _is_of_time(c.name))
 
     def _boost(
@@ -303,16 +303,15 @@ def _tuples(weights: FloatArray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(x) for x in row) for row in weights)
 
 
-def _fit_lags(
-    data: Dataset, cells: object, channels: list[str], attention: FloatArray, progress: Callable[[str], None]
-) -> dict[str, ChannelLag]:
-    of = data.channel[cells.send]  # type: ignore[attr-defined]
+def _fit_lags(data: Dataset, cells: Cells, channels: list[str], attention: FloatArray) -> dict[str, ChannelLag]:
+    """Return the lag of each channel; that of all sends together for a channel with too few."""
+    of = data.channel[cells.send]
     found = {}
     for channel in channels:
         rows = of == channel
         if (data.channel == channel).sum() >= _LEAST_SENDS and data.seen[data.channel == channel].sum() >= 10:
-            found[channel] = fit_lag(cells, rows, attention)  # type: ignore[arg-type]
-    everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)  # type: ignore[arg-type]
+            found[channel] = fit_lag(cells, rows, attention)
+    everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)
     return {channel: found.get(channel, everything) for channel in channels}
 
 
@@ -368,11 +367,6 @@ def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:
 def _is_of_time(name: str) -> bool:
     feature = BUILT_IN.get(name)
     return feature is not None and feature.of_time is not None
-
-
-def _is_of_context(name: str) -> bool:
-    feature = BUILT_IN.get(name)
-    return feature is None or feature.of_context is not None
 
 
 def _logistic(x: FloatArray) -> FloatArray:

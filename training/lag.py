@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.curves import AGES, HOUR_BINS, ChannelLag, age_bins, hour_bins
-from models.rhythm import WEEK, Rhythms, hours_of_week
+from models.curves import AGE_BINS, AGES, HOUR_BINS, ChannelLag, age_bins, hour_bins
+from models.rhythm import Rhythms, hours_of_week
 from training.dataset import Dataset
 from training.rhythm import count_activity
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 _RIDGE_HOUR, _RIDGE_POWER, _RIDGE_AGE = 10.0, 4.0, 3.0
-_BINS = len(set(age_bins(np.arange(AGES))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ def fit_lag(cells: Cells, rows: NDArray[np.bool_], attention: FloatArray) -> Cha
     level = np.log((happened.sum() + 0.5) / np.exp(offset).sum())
 
     def split(theta: FloatArray) -> tuple[FloatArray, float, FloatArray]:
-        return theta[:_BINS], float(theta[_BINS]), theta[_BINS + 1 :]
+        return theta[:AGE_BINS], float(theta[AGE_BINS]), theta[AGE_BINS + 1 :]
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
         by_age, power, by_hour = split(theta)
@@ -96,14 +95,14 @@ def fit_lag(cells: Cells, rows: NDArray[np.bool_], attention: FloatArray) -> Cha
             _RIDGE_AGE * float(step @ step) + _RIDGE_POWER * (power - 1) ** 2 + _RIDGE_HOUR * float(by_hour @ by_hour)
         )
         residual = expected - happened
-        of_age = np.bincount(ages, residual, minlength=_BINS)
+        of_age: FloatArray = np.bincount(ages, residual, minlength=AGE_BINS).astype(np.float64)
         of_age[1:] += 2 * _RIDGE_AGE * step
         of_age[:-1] -= 2 * _RIDGE_AGE * step
         of_hour = np.bincount(hours, residual, minlength=HOUR_BINS) + 2 * _RIDGE_HOUR * by_hour
         of_power = float(residual @ rhythm) + 2 * _RIDGE_POWER * (power - 1)
         return value, np.concatenate([of_age, [of_power], of_hour])
 
-    begin = np.concatenate([np.full(_BINS, level), [1.0], np.zeros(HOUR_BINS)])
+    begin = np.concatenate([np.full(AGE_BINS, level), [1.0], np.zeros(HOUR_BINS)])
     found = minimize(objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
     by_age, power, by_hour = split(found)
     return ChannelLag(log_keep=tuple(float(x) for x in by_age), power=power, log_hours=tuple(float(x) for x in by_hour))
@@ -118,6 +117,3 @@ def exposures(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> Float
         rate = lag.rate(cells.age[rows], cells.log_rhythm[rows], cells.hour[rows]) * cells.weight[rows]
         np.add.at(total, cells.send[rows], rate)
     return total
-
-
-assert WEEK == 168

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
-from models.explain import explain, free_only_micros
+from models.explain import explain
 from models.record import from_micros
 from models.rules import Rules
 from service.decisions import Answer
@@ -81,7 +81,7 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
         message.actions.extend(_actions(answer, rules))
         message.explanation.sentences.extend(explain(decision, rules.currency))
         if decision.distribution is not None:
-            message.explanation.free_only_value.CopyFrom(money(free_only_micros(decision, rules), rules))
+            message.explanation.free_only_value.CopyFrom(money(choice.free_only_micros, rules))
     return message
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models.actions import ActionTable, Estimate, list_actions, value_actions
 from models.context import Context
+from models.curves import PLAIN_KEPT
 from models.eligibility import EligibleChannel, Slot
 from models.features import NO_SEND, Action
 from tests.unit.examples import CONTEXT, HOUR, NOW, RUBLE, RULES, with_message
@@ -86,14 +87,16 @@ def test_worth_halves_with_each_half_life() -> None:
 
 
 def test_first_step_fades_from_the_decision_and_later_ones_from_the_message() -> None:
-    """A message decided long after its earliest time is fresh at its first step, but a later step is as old as the message."""
+    """A message decided long after its earliest time is fresh at its first step; a later step is as old as the message, and ignored once."""
     message = replace(CONTEXT.message, relevance_half_life_seconds=3600.0, earliest_time=NOW - HOUR)
     first = replace(CONTEXT, message=message)
     later = replace(first, step=2)
     found = estimate([0, 0.1])
 
     assert value_actions(first, RULES, (channel("push", NOW),), found).incremental_micros[1] == 100 * RUBLE
-    assert value_actions(later, RULES, (channel("push", NOW),), found).incremental_micros[1] == 50 * RUBLE
+    assert value_actions(later, RULES, (channel("push", NOW),), found).incremental_micros[1] == pytest.approx(
+        PLAIN_KEPT * 50 * RUBLE
+    )
 
 
 def test_shortest_half_life_leaves_nothing_and_breaks_nothing() -> None:

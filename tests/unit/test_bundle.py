@@ -18,19 +18,20 @@ from models.booster import Booster, BoosterError
 from models.bundle import (
     DESCRIPTION,
     FORMAT,
+    FUNNEL,
     GOLDEN,
     MANIFEST,
     RESPONSE,
-    STAGES,
-    Calibration,
     Description,
-    Funnel,
     listed_files,
     load_bundle,
     write_bundle,
 )
+from models.curves import AGE_BINS, HOUR_BINS, STAGES, ChannelLag, FunnelDescription, StageWeights
 from models.errors import BundleCorrupt, BundleError, BundleIncompatible, BundleMissing
 from models.features import NO_SEND, Action, Column
+from models.rhythm import WEEK, RhythmTypes
+from models.stage import Scaling
 from tests.unit.examples import CONTEXT, HOUR, NOW, bundle_of
 
 FloatArray = NDArray[np.float64]
@@ -375,74 +376,264 @@ def test_estimate_is_calibrated_and_has_a_rate_of_unsubscribing_for_every_action
     rows[1:, 1] = [0, 3] * 3
     assert estimate.p_response == pytest.approx(1 / (1 + np.exp(-(0.9 * predicted(trained, rows) - 0.1))), abs=0)
     assert estimate.p_unsubscribe.tolist() == [0, 0.002, 0.002, 0.1, 0.1, 0.004, 0.004]
-    is_send = np.array([action.send_time is not None for action in ACTIONS])
-    assert bundle.score_rows(rows, is_send).tobytes() == estimate.p_response.tobytes()
 
 
 # --- funnel -------------------------------------------------------------------------------------------------------------------
 
-FUNNEL = Funnel(
-    engage=Calibration(slope=1.0, intercept=0.2),
-    engaged_order=Calibration(slope=0.8, intercept=1.0),
-    organic=Calibration(slope=1.1, intercept=-1.0),
-    scale=0.7,
-    engagement="clicked",
+FUNNEL_COLUMNS = (
+    COLUMNS[0],
+    COLUMNS[2],
+    COLUMNS[3],
+    Column(name="message_kind", kind="category", categories=("cart", "news")),
 )
+WIDTH = 1 + 2 + 1 + 2
+"""Of f(x): the constant, two numbers, one that is missing somewhere, two kinds."""
+
+
+def stage_of(constant: float, **own: float) -> StageWeights:
+    """Return a stage with a constant, one of each channel's own on top, and a little of everything else."""
+    rows = [[constant, 0.2, -0.1, 0.05, 0.3, -0.3]]
+    rows += [[own.get(channel, 0.0), 0.0, 0.1, 0.0, 0.0, 0.0] for channel in CHANNELS]
+    return StageWeights(weights=tuple(map(tuple, rows)))
+
+
+LAG = ChannelLag(log_keep=tuple(-2 - 0.3 * i for i in range(AGE_BINS)), power=0.9, log_hours=(0.1,) * HOUR_BINS)
+FUNNEL_DESCRIBED = FunnelDescription(
+    columns=FUNNEL_COLUMNS,
+    scaling=Scaling(
+        means=(0.0, 1.0, 0.0, 0.0), deviations=(1.0, 0.7, 1.0, 1.0), has_missing=(False, False, True, False)
+    ),
+    rhythm=RhythmTypes(
+        shares=(0.7, 0.3),
+        weeks=((1.0,) * WEEK, tuple(0.5 + (hour % 24 >= 12) for hour in range(WEEK))),
+        own_weight=20.0,
+    ),
+    lags={"push": LAG, "sms": replace(LAG, power=0.5)},
+    delivered={"push": 0.9, "sms": 0.97},
+    stages={
+        "notice": stage_of(0.1, sms=0.8),
+        "click": replace(stage_of(-1.5), relevance=(0.4, 0.0, 0.1, 0.0, -0.1)),
+        "order": replace(stage_of(-1.0), relevance=(1.0, *[0.0] * 4), has_trees=True),
+        "organic": stage_of(-4.0),
+        "unsubscribe": stage_of(-5.0),
+    },
+    interest_deviation=1.5,
+    scale=0.8,
+    notes={"unsubscribe": "made up"},
+)
+FUNNEL_FILES = (FUNNEL, "order.txt")
+
+
+@pytest.fixture(scope="session")
+def order_text() -> str:
+    """The trees of the stage order, of a small model on the funnel's columns."""
+    rng = np.random.default_rng(11)
+    rows = make_rows(rng, 1_000)[:, [0, 2, 3, 3]]
+    rows[:, 3] = rng.integers(0, 2, 1_000)
+    data = lightgbm.Dataset(rows, label=rng.random(1_000) < 0.3, categorical_feature=[0, 3], free_raw_data=False)
+    parameters = {"objective": "binary", "num_leaves": 7, "verbose": -1, "seed": 7, "num_threads": 1, "min_data": 5}
+    text: str = lightgbm.train(parameters, data, num_boost_round=5).model_to_string()
+    return text
+
+
+ALL_COLUMNS = (*COLUMNS, FUNNEL_COLUMNS[3])
+
+
+@pytest.fixture(scope="session")
+def wide() -> Trained:
+    """A model of all columns of a bundle with a funnel, of which the funnel has no time."""
+    rng = np.random.default_rng(12)
+    rows = np.column_stack([make_rows(rng, 1_000), rng.integers(0, 2, 1_000)]).astype(np.float64)
+    data = lightgbm.Dataset(rows, label=rng.random(1_000) < 0.2, categorical_feature=[0, 4], free_raw_data=False)
+    parameters = {"objective": "binary", "num_leaves": 7, "verbose": -1, "seed": 7, "num_threads": 1, "min_data": 5}
+    booster = lightgbm.train(parameters, data, num_boost_round=3)
+    return Trained(booster=booster, text=booster.model_to_string(), rows=rows[:50])
+
+
+def write_funnelled(
+    directory: Path, wide: Trained, order_text: str, described: FunnelDescription = FUNNEL_DESCRIBED
+) -> str:
+    whole = replace(DESCRIBED, columns=ALL_COLUMNS)
+    return write_bundle(directory, "spring", whole, wide.text, wide.rows, described, {"order": order_text})
 
 
 @pytest.fixture
-def funnelled(trained: Trained, tmp_path: Path) -> Path:
-    """The directory of a bundle with a funnel, whose stages are one model read in three ways."""
+def funnelled(wide: Trained, order_text: str, tmp_path: Path) -> Path:
+    """The directory of a bundle with a funnel of two channels whose stage order has trees."""
     directory = tmp_path / "funnel"
-    texts = dict.fromkeys(STAGES, trained.text)
-    write_bundle(directory, "spring", replace(DESCRIBED, funnel=FUNNEL), trained.text, trained.rows, texts)
+    write_funnelled(directory, wide, order_text)
     return directory
 
 
-def test_funnel_multiplies_its_stages(trained: Trained, funnelled: Path) -> None:
-    """A send adds to the organic chance what engaging adds, as often as one engages; no send adds nothing."""
+def test_funnel_that_was_written_is_loaded(wide: Trained, order_text: str, funnelled: Path) -> None:
+    """A funnel is read back as written; its trees are those that serve; writing it again gives the same version."""
     bundle = load_bundle(funnelled)
-    is_send = trained.rows[:, 0] > 0
 
-    found = bundle.score_rows(trained.rows, is_send)
-
-    raw = predicted(trained, trained.rows)
-    engage, order, organic = (
-        1 / (1 + np.exp(-(c.slope * raw + c.intercept))) for c in (FUNNEL.engage, FUNNEL.engaged_order, FUNNEL.organic)
-    )
-    assert found[~is_send] == pytest.approx(organic[~is_send])
-    assert found[is_send] == pytest.approx((organic + 0.7 * engage * np.maximum(order - organic, 0))[is_send])
-    assert bundle.tree_count == 60
+    assert bundle.description.has_funnel
+    assert bundle.funnel is not None
+    assert bundle.funnel.description == FUNNEL_DESCRIBED
+    assert bundle.tree_count == 5
+    assert write_funnelled(funnelled.with_name("again"), wide, order_text) == bundle.version
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_a_bundle_of_one_model_has_no_funnel(written: Path) -> None:
+    """Where no funnel was given, none serves, and there is no file of it."""
+    bundle = load_bundle(written)
+
+    assert bundle.funnel is None
+    assert not bundle.description.has_funnel
+    assert not (written / FUNNEL).exists()
+
+
+def test_stage_scores_are_linear_part_and_trees(order_text: str, funnelled: Path) -> None:
+    """A stage's score is w . f(x) + w_c . f(x), and what its trees add."""
+    funnel = load_bundle(funnelled).funnel
+    assert funnel is not None
+    push, contacts = 1.0, np.e - 1
+    rows = np.array([[push, contacts, np.nan, 1.0]])
+
+    linear = 0.1 + 0.2 * (1 - 1) / 0.7 + 0.05 - 0.3
+
+    assert funnel.scores("notice", rows)[0] == pytest.approx(linear)
+    assert funnel.scores("order", rows)[0] == pytest.approx(-1.1 + linear + Booster(order_text).raw_scores(rows)[0])
+
+
+def test_funnel_gives_the_estimate_with_curves(funnelled: Path) -> None:
+    """A funnel's estimate has no send first, at the organic chance, then the sends in their order with their curves."""
+    bundle = load_bundle(funnelled)
+
+    estimate = bundle.estimate(CONTEXT, ACTIONS, {}, harm_micros=100.0)
+
+    assert estimate.curves is not None
+    assert estimate.curves.channel == tuple(action.channel for action in ACTIONS[1:])
+    assert estimate.p_response[0] == estimate.curves.p_organic
+    assert estimate.p_response[1:] == pytest.approx(estimate.curves.p_organic + estimate.curves.uplift)
+    assert np.all(estimate.p_response[1:] > estimate.p_response[0])
+    assert estimate.p_unsubscribe[0] == 0
+    assert np.all(estimate.p_unsubscribe[1:] > 0)
+
+
+def funnel_without(*path: str, **changes: object) -> Callable[[Path], None]:
+    """Return what changes keys of a part of funnel.json, found by its path; a value of None takes the key away."""
+
+    def change(directory: Path) -> None:
+        document = json.loads((directory / FUNNEL).read_text())
+        part = document
+        for key in path:
+            part = part[key]
+        part.update({key: value for key, value in changes.items() if value is not None})
+        for key in (key for key, value in changes.items() if value is None):
+            del part[key]
+        (directory / FUNNEL).write_text(json.dumps(document))
+        reseal(directory)
+
+    return change
+
+
+def golden_with(stage: str, scores: list[float] | None) -> Callable[[Path], None]:
+    def change(directory: Path) -> None:
+        golden = json.loads((directory / GOLDEN).read_text())
+        golden["stage_scores"].pop(stage)
+        if scores is not None:
+            golden["stage_scores"][stage] = scores
+        (directory / GOLDEN).write_text(json.dumps(golden))
+        reseal(directory)
+
+    return change
+
+
 @pytest.mark.parametrize(
-    ("damage", "error"),
+    ("damage", "error", "says"),
     [
-        (remove, BundleCorrupt),
-        (flip_a_byte, BundleCorrupt),
-        (lambda file: replace_bytes(file, b"no model", sealed=True), BundleIncompatible),
+        *[
+            (damage(file), BundleCorrupt, f"{file}.*fetch or train it again")
+            for file in FUNNEL_FILES
+            for damage in (remove, flip_a_byte, cut_in_half)
+        ],
+        (replace_bytes(FUNNEL, b"{", sealed=True), BundleIncompatible, f"{FUNNEL} that this version cannot read"),
+        (replace_bytes(FUNNEL, b"\xff", sealed=True), BundleIncompatible, f"{FUNNEL} that this version cannot read"),
+        (replace_bytes("order.txt", b"no model", sealed=True), BundleIncompatible, r"LightGBM refuses order\.txt"),
+        *[
+            (funnel_without(**{key: None}), BundleIncompatible, key)
+            for key in ("columns", "scaling", "rhythm", "lags", "delivered", "stages", "interest_deviation", "scale")
+        ],
+        *[
+            (funnel_without("stages", **{stage: None}), BundleIncompatible, f"lacks the stage {stage}")
+            for stage in STAGES
+        ],
+        (funnel_without(scale=-0.1), BundleIncompatible, "scale"),
+        (funnel_without(scale=float("inf")), BundleIncompatible, "scale"),
+        (funnel_without(interest_deviation=11.0), BundleIncompatible, "interest_deviation"),
+        (funnel_without("delivered", push=1.1), BundleIncompatible, r"delivered\.push"),
+        (funnel_without("lags", "push", power=float("nan")), BundleIncompatible, r"lags\.push\.power"),
+        (funnel_without("lags", "push", log_keep=[0.0] * 12), BundleIncompatible, r"lags\.push\.log_keep"),
+        (funnel_without("lags", "push", log_keep=[0.0] * 14), BundleIncompatible, r"lags\.push\.log_keep"),
+        (funnel_without("lags", "push", log_hours=[0.0] * 15), BundleIncompatible, r"lags\.push\.log_hours"),
+        (funnel_without("rhythm", own_weight=0.0), BundleIncompatible, r"rhythm\.own_weight"),
+        (funnel_without("rhythm", shares=[]), BundleIncompatible, r"rhythm\.shares"),
+        (funnel_without("rhythm", shares=[1.0]), BundleIncompatible, "1 shares for 2 weeks"),
+        (funnel_without("rhythm", weeks=[[1.0] * 24] * 2), BundleIncompatible, r"rhythm\.weeks\.0"),
+        (funnel_without("rhythm", weeks=[[0.0] * WEEK] * 2), BundleIncompatible, r"rhythm\.weeks\.0"),
+        (funnel_without("scaling", deviations=[1.0, 0.0, 1.0, 1.0]), BundleIncompatible, r"scaling\.deviations\.1"),
+        *[
+            (funnel_without("scaling", **{key: [1, 1, 1]}), BundleIncompatible, rf"scaling\.{key} has 3 entries for 4")
+            for key in ("means", "deviations", "has_missing")
+        ],
+        (
+            funnel_without("stages", "click", weights=[[0.0] * WIDTH]),
+            BundleIncompatible,
+            r"click\.weights must have 5 rows",
+        ),
+        (funnel_without("stages", "click", weights=[[0.0] * 3] * 5), BundleIncompatible, r"click\.weights .* of 6"),
+        (funnel_without("stages", "click", weights=[[0.0] * 6, [0.0]]), BundleIncompatible, r"click\.weights"),
+        (
+            funnel_without("stages", "click", relevance=[1.0, 0.0]),
+            BundleIncompatible,
+            r"click\.relevance has 2 entries",
+        ),
+        (funnel_without("stages", "click", has_trees=True), BundleCorrupt, r"does not list click\.txt"),
+        (
+            funnel_without("stages", "notice", weights=[[9.0] * WIDTH] * 5),
+            BundleIncompatible,
+            "away by the stage notice",
+        ),
+        (golden_with("organic", None), BundleIncompatible, "golden rows do not fit the stage organic"),
+        (golden_with("organic", [0.0] * 50), BundleIncompatible, "golden rows score .* away by the stage organic"),
+        (golden_with("organic", [0.0] * 49), BundleIncompatible, "golden rows do not fit the stage organic"),
+        (change_keys(GOLDEN, stage_rows=[]), BundleIncompatible, "golden rows do not fit the stage"),
+        (change_keys(GOLDEN, stage_rows=[[0.0, 1.0]]), BundleIncompatible, "golden rows do not fit the stage"),
     ],
 )
-def test_damaged_stage_is_refused_by_its_name(
-    funnelled: Path, stage: str, damage: Callable[[str], Callable[[Path], None]], error: type[BundleError]
+def test_damaged_funnel_is_refused(
+    funnelled: Path, damage: Callable[[Path], None], error: type[BundleError], says: str
 ) -> None:
-    """Every model of a funnel is verified as the one model is."""
-    damage(f"{stage}.txt")(funnelled)
+    """Each mistake in a funnel is refused on load, with an error that names the file and the part of it."""
+    damage(funnelled)
 
-    with pytest.raises(error, match=f"{stage}.txt"):
+    with pytest.raises(error, match=says) as caught:
+        load_bundle(funnelled)
+
+    assert type(caught.value) is error
+    assert caught.value.source == str(funnelled)
+
+
+def test_trees_of_other_columns_are_refused(trained: Trained, wide: Trained, funnelled: Path) -> None:
+    """Trees that were grown on other columns than the funnel's are refused by the name of both files."""
+    replace_bytes("order.txt", wide.text.encode(), sealed=True)(funnelled)
+
+    with pytest.raises(BundleIncompatible, match=r"order\.txt has 5 columns, funnel\.json has 4"):
         load_bundle(funnelled)
 
 
-def test_stage_that_scores_otherwise_than_in_training_is_refused(funnelled: Path) -> None:
-    """The golden rows are scored by every stage."""
-    golden = json.loads((funnelled / GOLDEN).read_text())
-    golden["stage_raw_scores"]["organic"][0] += 1
-    (funnelled / GOLDEN).write_text(json.dumps(golden))
-    reseal(funnelled)
+def test_unknown_keys_of_a_later_funnel_are_passed_over(funnelled: Path) -> None:
+    """A funnel with keys that this version does not know is read all the same."""
+    funnel_without(colour="green")(funnelled)
+    funnel_without("lags", "push", colour="green")(funnelled)
 
-    with pytest.raises(BundleIncompatible, match=r"golden rows score 1 away by organic.txt"):
-        load_bundle(funnelled)
+    found = load_bundle(funnelled).funnel
+
+    assert found is not None
+    assert found.description == FUNNEL_DESCRIBED
 
 
 def test_manifest_lists_what_a_bundle_may_have_and_nothing_else(written: Path, funnelled: Path) -> None:
@@ -451,7 +642,7 @@ def test_manifest_lists_what_a_bundle_may_have_and_nothing_else(written: Path, f
     strange = json.dumps({"format": 1, "name": "x", "files": {"../evil": "0", GOLDEN: "0"}}).encode()
 
     assert listed_files(plain) == (DESCRIPTION, RESPONSE, GOLDEN)
-    assert listed_files(funnel) == (DESCRIPTION, RESPONSE, GOLDEN, *(f"{stage}.txt" for stage in STAGES))
+    assert listed_files(funnel) == (DESCRIPTION, RESPONSE, GOLDEN, *FUNNEL_FILES)
     assert listed_files(strange) == (GOLDEN,)
     assert listed_files(b"{") == ()
 

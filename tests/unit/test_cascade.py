@@ -1,6 +1,6 @@
 """Cascades: which step comes after which, and what ends them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -41,13 +41,19 @@ def plan_of(
     """Return the plan in the rules' order that begins with a channel sent now, where each channel has one slot."""
     table = table_of([0.0, *nets.values()], list(nets))
     action = Action(channel=chosen, send_time=None if chosen == NO_SEND else context.not_before)
-    return plan(context, rules, table, sends_by_order(table, action, rules.cascade.order))
+    return plan(context, rules, table, sends_by_order(table, action, rules.cascade.order), is_learned=False)
 
 
-def progress(*events: Event, last_channel: str = "push", steps_made: int = 1) -> Progress:
-    return Progress(
-        events=dict.fromkeys(events, NOW), last_send_time=NOW, last_channel=last_channel, steps_made=steps_made
-    )
+def learned(
+    *sends: tuple[str, int], context: Context = LONG, rules: Rules = AWAKE, channels: Sequence[str] = tuple(NETS)
+) -> tuple[Step, ...]:
+    """Return the plan of sends that a model chose, as (channel, hours from now)."""
+    actions = [Action(channel=channel, send_time=NOW + hours * HOUR) for channel, hours in sends]
+    return plan(context, rules, table_of([0.0] * (1 + len(channels)), list(channels)), actions, is_learned=True)
+
+
+def progress(*events: Event, last_wait: timedelta = 3 * HOUR, steps_made: int = 1) -> Progress:
+    return Progress(events=dict.fromkeys(events, NOW), last_send_time=NOW, last_wait=last_wait, steps_made=steps_made)
 
 
 def test_no_send_has_no_plan() -> None:
@@ -81,6 +87,34 @@ def test_plan_has_no_more_steps_than_allowed(step: int, of_request: int | None, 
     steps = plan_of("push", context=replace(LONG, step=step, constraints=constraints))
 
     assert len(steps) == expected
+
+
+def test_learned_waits_go_over_those_of_the_rules() -> None:
+    """Steps that a model chose come when it chose, and each waits until the next; the last waits as long as its channel does."""
+    steps = learned(("push", 0), ("email", 1), ("sms", 30))
+
+    assert [step.not_before for step in steps] == [NOW, NOW + HOUR, NOW + 30 * HOUR]
+    assert [step.wait for step in steps] == [HOUR, 29 * HOUR, 12 * HOUR]
+
+
+def test_learned_steps_keep_the_least_wait() -> None:
+    """A step that a model chose too near to the one before comes when the rules' least wait is over."""
+    rules = replace(AWAKE, cascade=replace(AWAKE.cascade, least_wait_minutes=150))
+
+    steps = learned(("push", 0), ("email", 1), rules=rules)
+
+    assert steps[1].not_before == NOW + timedelta(minutes=150)
+
+
+def test_learned_step_that_a_cap_holds_back_for_good_is_left_out() -> None:
+    """A step whose channel may not be used any more before the expiry is left out, and the step after it takes its place."""
+    rules = replace(AWAKE, caps=(Cap(name="email", channel="email", limit=1, window_hours=24 * 60),))
+    context = with_contacts(contact(NOW - HOUR, channel="email"), context=LONG)
+
+    steps = learned(("push", 0), ("email", 4), ("sms", 9), context=context, rules=rules)
+
+    assert [(step.step, step.channel) for step in steps] == [(1, "push"), (2, "sms")]
+    assert steps[0].wait == 9 * HOUR
 
 
 def test_plan_stops_short_of_the_expiry() -> None:
@@ -192,20 +226,20 @@ def test_cascade_ends_at_its_expiry_and_its_last_step() -> None:
     assert find_end(CONTEXT, RULES, progress(steps_made=2)) is None
 
 
-def test_next_step_waits_as_long_as_the_last_channel_does() -> None:
+def test_next_step_waits_as_long_as_was_planned() -> None:
     """An ignored step is waited out; a failed one lets the next come at once."""
     failed = replace(progress(), events={Event.UNDELIVERED: NOW + HOUR, Event.NOT_SENT: NOW + 2 * HOUR})
 
-    assert advance_time(RULES, progress()) == NOW + 3 * HOUR
-    assert advance_time(RULES, progress(last_channel="sms")) == NOW + 12 * HOUR
-    assert advance_time(RULES, failed) == NOW + HOUR
+    assert advance_time(progress()) == NOW + 3 * HOUR
+    assert advance_time(progress(last_wait=12 * HOUR)) == NOW + 12 * HOUR
+    assert advance_time(failed) == NOW + HOUR
 
 
 def test_failure_reported_after_the_wait_does_not_delay() -> None:
     """A failure that is known only after the wait does not put the next step off."""
     late = replace(progress(), events={Event.UNDELIVERED: NOW + 10 * DAY})
 
-    assert advance_time(RULES, late) == NOW + 3 * HOUR
+    assert advance_time(late) == NOW + 3 * HOUR
 
 
 @given(

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from models.bundle import Bundle
 from models.context import CascadeEnd, Context, Verdict
 from models.decide import Choice, Decision, Distribution, decide, end_cascade
-from models.explain import explain, free_only_micros
+from models.explain import explain
 from models.rules import Holdout, Rules
 from tests.unit.examples import CONTEXT, RUBLE, RULES, at, bundle_of, table_of, with_channels, with_message
 from tests.unit.strategies import some_requests
 
 AWAKE = replace(RULES, quiet_hours=None, timing=replace(RULES.timing, horizon_hours=1))
+LONG = replace(RULES, quiet_hours=None, policy=replace(RULES.policy, name="greedy"))
 BUNDLE = bundle_of({"push": 0.02, "email": 0.03, "sms": 0.06})
 
 
@@ -24,6 +25,10 @@ def decided(
     seed: int = 1, *, context: Context = CONTEXT, rules: Rules = AWAKE, bundle: Bundle | None = BUNDLE
 ) -> Decision:
     return decide(replace(context, seed=seed), rules, bundle)
+
+
+def channel_of(decision: Decision) -> str:
+    return "" if decision.choice.action is None else decision.choice.action.channel
 
 
 def test_send_says_channel_time_probability_and_policy() -> None:
@@ -41,8 +46,8 @@ def test_every_channel_is_told_with_its_money_best_first() -> None:
     """After the served action each channel is told with what it adds, costs and is worth, best first."""
     sentences = explain(decided(context=with_channels("push", "email", "sms")), "RUB")
 
-    assert [sentence.split(":")[0] for sentence in sentences[1:4]] == ["sms", "email", "push"]
-    assert sentences[1] == (
+    assert [sentence.split(":")[0] for sentence in sentences[2:5]] == ["sms", "email", "push"]
+    assert sentences[2] == (
         "sms: adds 50.00 RUB of expected margin, costs 5.30, harm 0.00, net 44.70, "
         "with what may follow 44.70; probability 0.97 over its slots."
     )
@@ -57,7 +62,7 @@ def test_cost_of_exploring_is_told() -> None:
 
     sms, email, push = 0.95 * 44.7, 20, 10
     cost = 0.01 * (sms + (sms - push) + (sms - email))
-    assert told[4] == f"Exploring is expected to cost {cost:.4f} RUB here, against the action that is valued most."
+    assert told[5] == f"Exploring is expected to cost {cost:.4f} RUB here, against the action that is valued most."
     assert not any("Exploring" in sentence for sentence in silent)
 
 
@@ -136,23 +141,120 @@ def test_shadow_price_is_told_where_a_budget_binds() -> None:
     assert "costs 0.00 x 1.50" in explain(decision, "RUB")[1]
 
 
-def test_best_free_plan_is_worth_at_least_no_send() -> None:
-    """The value without paid channels is that of the best free action, and never below no send."""
-    decision = decided(context=with_channels("push", "email", "sms"))
+def test_free_channels_alone_are_told_beside_a_paid_send() -> None:
+    """Where the served action has a price, the explanation says what the best cascade of free channels would earn."""
+    context = with_channels("push", "email", "sms")
+    paid, free = (
+        next(d for d in (decided(seed, context=context) for seed in range(999)) if channel_of(d) == channel)
+        for channel in ("sms", "email")
+    )
 
-    assert free_only_micros(decision, AWAKE) == pytest.approx(20 * RUBLE)
-    table = table_of([0, -5, 9], ["push", "sms"])
-    losing = replace(decision, distribution=Distribution(table=table, probabilities=np.full(3, 1 / 3)))
-    assert free_only_micros(losing, AWAKE) == 0
+    assert paid.choice.free_only_micros == pytest.approx(20 * RUBLE)
+    assert "Free channels alone would earn 20.00 RUB." in explain(paid, "RUB")
+    assert free.choice.free_only_micros == pytest.approx(20 * RUBLE)
+    assert not any("Free channels" in sentence for sentence in explain(free, "RUB"))
 
 
-def test_best_free_plan_counts_the_steps_that_may_follow() -> None:
-    """Where the horizon leaves room, a free cascade is worth more than its first send."""
-    long = replace(RULES, quiet_hours=None)
+def test_free_channels_alone_are_told_beside_a_planned_paid_step() -> None:
+    """A free send with a paid step planned after it has the sentence too, and its plan is worth more than that."""
+    decision = decided(context=with_channels("push", "sms"), rules=LONG)
+    assert channel_of(decision) == "push"
+    assert [step.channel for step in decision.choice.steps] == ["push", "sms"]
 
-    decision = decided(context=with_channels("push", "email", "sms"), rules=long)
+    sentences = explain(decision, "RUB")
 
-    assert free_only_micros(decision, long) > 20 * RUBLE
+    free_only = decision.choice.free_only_micros
+    assert free_only < (decision.choice.steps[1].plan_micros or 0)
+    assert f"Free channels alone would earn {free_only / 1e6:.2f} RUB." in sentences
+
+
+def test_free_channels_alone_are_worth_at_least_no_send() -> None:
+    """Where free channels lose money, or there are none, doing without paid ones is worth nothing, not less."""
+    harmful = bundle_of({"push": 0.009, "sms": 0.06})
+
+    for channels in (("push", "sms"), ("sms",)):
+        assert decided(context=with_channels(*channels), bundle=harmful).choice.free_only_micros == 0
+
+
+def test_free_channels_alone_are_a_cascade() -> None:
+    """Where the horizon leaves room, free channels are counted with the steps that may follow."""
+    decision = decided(context=with_channels("push", "email", "sms"), rules=LONG)
+
+    assert decision.choice.free_only_micros > 20 * RUBLE
+
+
+def test_free_only_value_is_that_of_a_caller_without_paid_channels() -> None:
+    """Doing without paid channels is worth what the best plan is worth to a caller who has none."""
+    with_sms = decided(context=with_channels("push", "email", "sms"), rules=LONG)
+    without = decided(context=with_channels("push", "email"), rules=LONG)
+
+    assert without.distribution is not None
+    assert with_sms.choice.free_only_micros == pytest.approx(without.distribution.table.plan_micros.max())
+    assert without.choice.free_only_micros == pytest.approx(without.distribution.table.plan_micros.max())
+
+
+def test_planned_steps_are_told_with_time_price_and_worth() -> None:
+    """Each planned step is told with its time, its price, and what the plan earns with it and without."""
+    decision = decided(context=with_channels("push", "sms"), rules=LONG)
+    first, second = decision.choice.steps
+    assert first.plan_micros is not None
+    assert second.plan_micros is not None
+
+    sentences = explain(decision, "RUB")
+
+    assert (
+        f"If ignored, sms from {second.not_before:%Y-%m-%d %H:%M} UTC for 5.30 RUB: the plan is expected to earn "
+        f"{second.plan_micros / 1e6:.2f} RUB with this step, {first.plan_micros / 1e6:.2f} without."
+    ) in sentences
+    assert second.plan_micros > first.plan_micros
+
+
+def test_the_plan_up_to_its_last_step_is_what_the_policy_chose_by() -> None:
+    """The worth told of the last planned step is the plan value of the served action."""
+    decision = decided(context=with_channels("push", "email", "sms"), rules=LONG)
+    assert decision.distribution is not None
+    assert decision.choice.action is not None
+    table = decision.distribution.table
+
+    last = decision.choice.steps[-1].plan_micros
+
+    assert last == pytest.approx(table.plan_micros[table.actions.index(decision.choice.action)])
+
+
+def test_steps_of_the_rule_cascade_have_no_invented_worth() -> None:
+    """Without a model planned steps are told with time and price alone."""
+    sentences = explain(decided(context=with_channels("push", "sms"), rules=LONG, bundle=None), "RUB")
+
+    assert "If ignored, sms from 2026-11-04 12:00 UTC for 5.30 RUB." in sentences
+    assert not any("Free channels" in sentence or "Waiting" in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("served", "plans", "said"),
+    [
+        (2, (4.0, 7.0), "Waiting until then is worth 3.00 RUB more than push at its first slot, 2026-11-04 09:00 UTC."),
+        (2, (7.0, 4.0), "Waiting until then is worth 3.00 RUB less than push at its first slot, 2026-11-04 09:00 UTC."),
+        (1, (7.0, 4.0), "Waiting for its best later slot, 2026-11-04 10:00 UTC, would be worth 3.00 RUB less."),
+        (1, (4.0, 7.0), "Waiting for its best later slot, 2026-11-04 10:00 UTC, would be worth 3.00 RUB more."),
+    ],
+)
+def test_worth_of_waiting_is_told(served: int, plans: tuple[float, float], said: str) -> None:
+    """The served slot is held against the channel's first one, and the first one against the best of the later."""
+    table = table_of([0, *(plan * RUBLE for plan in plans)])
+    decision = Decision(
+        context=CONTEXT,
+        choice=Choice(verdict=Verdict.SEND, action=table.actions[served]),
+        distribution=Distribution(table=table, probabilities=np.full(3, 1 / 3)),
+    )
+
+    assert explain(decision, "RUB")[1] == said
+
+
+def test_a_channel_with_one_slot_has_nothing_to_wait_for() -> None:
+    """Where there is no other slot, nothing is said of waiting."""
+    sentences = explain(decided(context=with_channels("push", "email", "sms")), "RUB")
+
+    assert not any("Waiting" in sentence for sentence in sentences)
 
 
 @given(request_and_rules=some_requests(), has_bundle=st.booleans(), seed=st.integers(0, 10**6))

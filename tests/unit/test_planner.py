@@ -1,156 +1,261 @@
-"""Cascades valued by backward induction, held against looking at every sequence."""
+"""Cascades valued by enumeration, held against the formula and against looking at every sequence."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
-from models.actions import ActionTable
-from models.features import NO_SEND, Action
-from models.planner import value_cascades, value_cascades_plainly
-from tests.unit.examples import HOUR, NOW, RUBLE
+from models import planner
+from models.curves import Curves
+from models.planner import Prices, value_cascades, value_sequence
 
-WAITS = {"push": 3 * HOUR, "email": 12 * HOUR, "sms": 6 * HOUR, "viber": timedelta(0)}
+FloatArray = NDArray[np.float64]
+CHANNELS = ("push", "email", "sms", "viber")
 PAID = {"sms", "viber"}
+MOST_SENDS = 6
+"""With no more sends than PAIRS allows second steps, every sequence is looked at."""
 
 
-def table(rows: list[tuple[str, int, float, float, float]], shadow_price: float = 0.0) -> ActionTable:
-    """Return no send and sends of (channel, hour, P(order), incremental, price) in rubles."""
-    incremental = np.array([0.0, *(row[3] * RUBLE for row in rows)])
-    price = np.array([0.0, *(row[4] * RUBLE for row in rows)])
-    zeros = np.zeros(len(rows) + 1)
-    net = incremental - price * (1 + shadow_price)
-    return ActionTable(
-        actions=(Action(channel=NO_SEND), *(Action(channel=r[0], send_time=NOW + r[1] * HOUR) for r in rows)),
-        is_paid=np.array([False, *(row[0] in PAID for row in rows)]),
-        price_micros=price,
-        p_response=np.array([0.0, *(row[2] for row in rows)]),
-        p_unsubscribe=zeros,
+def curves_of(
+    channels: Sequence[str],
+    start: Sequence[int],
+    click: FloatArray,
+    gain: FloatArray,
+    pending_click: FloatArray,
+    weights: FloatArray,
+    pending_gain: float = 20.0,
+) -> Curves:
+    """Return curves of sends that are clicked in a cell with these chances, shape (m, Z, G), none before its start; a click earns `gain`, shape (m,)."""
+    cells = pending_click.shape[1]
+    is_open = np.arange(cells)[None, None, :] >= np.array(start, dtype=np.intp)[:, None, None]
+    click = np.where(is_open, click, 0.0)
+    zeros = np.zeros(len(channels))
+    return Curves(
+        channel=tuple(channels),
+        start=np.array(start, dtype=np.intp),
+        worth=weights[None, :, None] * click * gain[:, None, None],
+        before=_before(click),
+        weights=weights,
+        pending_worth=weights[:, None] * pending_click * pending_gain,
+        pending_before=_before(pending_click),
         uplift=zeros,
-        incremental_micros=incremental,
-        harm_micros=zeros,
-        net_micros=net,
-        plan_micros=net,
-        deviation_micros=zeros,
-        shadow_price=shadow_price,
+        p_unsubscribe=zeros,
+        p_notice=zeros,
+        p_click=zeros,
+        p_organic=0.0,
     )
 
 
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(sorted(WAITS)),
-        st.integers(0, 40),
-        st.floats(0, 1),
-        st.floats(-50, 200),
-        st.sampled_from([0.0, 1.0, 5.3, 40.0]),
-    ),
-    max_size=9,
-    unique_by=lambda row: row[:2],
-)
+def _before(click: FloatArray) -> FloatArray:
+    before = np.ones_like(click)
+    before[..., 1:] = 1 - np.cumsum(click, axis=-1)[..., :-1]
+    return before
 
 
-@given(rows=ROWS, steps=st.integers(1, 4), kept=st.sampled_from([0.0, 0.5, 0.8, 1.0]), is_strict=st.booleans())
+@st.composite
+def some_curves(draw: st.DrawFn, least: int = 0) -> Curves:
+    """Draw the curves of up to six sends over few nodes and cells, with or without something that was made before."""
+    m, nodes, cells = draw(st.integers(least, MOST_SENDS)), draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    chances = st.floats(0, 1 / cells)
+    weights = np.array(draw(st.lists(st.floats(0.1, 1), min_size=nodes, max_size=nodes)))
+    has_pending = draw(st.booleans())
+    return curves_of(
+        draw(st.lists(st.sampled_from(CHANNELS), min_size=m, max_size=m)),
+        draw(st.lists(st.integers(0, cells - 1), min_size=m, max_size=m)),
+        draw(arrays.arrays(np.float64, (m, nodes, cells), elements=chances)),
+        draw(arrays.arrays(np.float64, m, elements=st.floats(-20, 200))),
+        draw(arrays.arrays(np.float64, (nodes, cells), elements=chances)) if has_pending else np.zeros((nodes, cells)),
+        weights / weights.sum(),
+    )
+
+
+@st.composite
+def some_cases(draw: st.DrawFn, least: int = 0) -> tuple[Curves, Prices]:
+    """Draw curves with prices, and cells from which a next step may follow."""
+    curves = draw(some_curves(least))
+    m, cells = len(curves.channel), curves.pending_worth.shape[1]
+    prices = Prices(
+        micros=draw(arrays.arrays(np.float64, m, elements=st.sampled_from([0.0, 1.0, 5.3, 40.0]))),
+        is_paid=np.array([channel in PAID for channel in curves.channel], dtype=bool),
+        ready=curves.start + draw(arrays.arrays(np.intp, m, elements=st.integers(1, cells))),
+    )
+    return curves, prices
+
+
+def allowed(curves: Curves, prices: Prices, sequence: Sequence[int], *, is_strict: bool) -> bool:
+    """Tell whether a sequence of sends may be planned."""
+    channels = [curves.channel[a] for a in sequence]
+    in_time = all(curves.start[b] >= prices.ready[a] for a, b in itertools.pairwise(sequence))
+    free = len({c for c, paid in zip(curves.channel, prices.is_paid, strict=True) if not paid})
+    waits = all(not is_strict or free <= place or not prices.is_paid[a] for place, a in enumerate(sequence) if place)
+    return len(set(channels)) == len(channels) and in_time and waits
+
+
+def best_of_all(curves: Curves, prices: Prices, steps: int, *, is_strict: bool) -> FloatArray:
+    """Return the value of the best sequence of at most so many sends for each first send, by looking at every one."""
+    m = len(curves.channel)
+    found = np.full(m, -np.inf)
+    for length in range(1, min(steps, 3) + 1):
+        for sequence in itertools.permutations(range(m), length):
+            if allowed(curves, prices, sequence, is_strict=is_strict):
+                found[sequence[0]] = max(found[sequence[0]], value_sequence(curves, prices, sequence))
+    return found
+
+
+every_pair = patch.object(planner, "PAIRS", MOST_SENDS)
+"""Lets a third step be sought for every pair."""
+
+
+def exactly(value: float | FloatArray) -> object:
+    return pytest.approx(value, rel=1e-9, abs=1e-6)
+
+
+@given(case=some_cases(), is_strict=st.booleans())
+def test_one_and_two_steps_are_valued_as_the_formula_says(case: tuple[Curves, Prices], is_strict: bool) -> None:
+    """A send alone, and the best pair that begins with it, are worth what the formula gives cell by cell."""
+    curves, prices = case
+
+    found = value_cascades(curves, prices, 2, is_strict=is_strict)
+
+    assert found.alone == exactly(best_of_all(curves, prices, 1, is_strict=is_strict))
+    assert found.value == exactly(best_of_all(curves, prices, 2, is_strict=is_strict))
+    assert np.array_equal(found.pair, found.value)
+
+
+@given(case=some_cases(), steps=st.integers(1, 4), is_strict=st.booleans())
+@every_pair
 def test_values_are_those_of_looking_at_every_sequence(
-    rows: list[tuple[str, int, float, float, float]], steps: int, kept: float, is_strict: bool
+    case: tuple[Curves, Prices], steps: int, is_strict: bool
 ) -> None:
-    """The vectorised induction agrees with the plain reference on every action."""
-    actions = table(rows)
+    """Where a third step is sought for every pair, each value is that of the best sequence of up to three."""
+    curves, prices = case
 
-    found = value_cascades(actions, WAITS, steps, kept, is_strict=is_strict)
+    found = value_cascades(curves, prices, steps, is_strict=is_strict)
 
-    plain = value_cascades_plainly(actions, WAITS, steps, kept, is_strict=is_strict)
-    np.testing.assert_allclose(found.value_micros, plain, rtol=1e-12, atol=1e-3)
-
-
-@given(rows=ROWS, kept=st.sampled_from([0.0, 0.8, 1.0]), is_strict=st.booleans())
-def test_planned_steps_earn_what_is_said(
-    rows: list[tuple[str, int, float, float, float]], kept: float, is_strict: bool
-) -> None:
-    """Following the named second and third steps gives the value, and they keep order, waits and channels apart."""
-    actions = table(rows)
-
-    found = value_cascades(actions, WAITS, 3, kept, is_strict=is_strict)
-
-    for first in range(1, len(actions)):
-        chain = [first, *found.following(first)]
-        value, reached = 0.0, 1.0
-        for depth, index in enumerate(chain):
-            value += reached * (kept**depth * actions.incremental_micros[index] - actions.price_micros[index])
-            reached *= 1 - actions.p_response[index]
-        assert value == pytest.approx(found.value_micros[first], rel=1e-12, abs=1e-3)
-        sends = [actions.actions[index] for index in chain]
-        assert len({send.channel for send in sends}) == len(sends)
-        for before, after in itertools.pairwise(sends):
-            assert before.send_time is not None
-            assert after.send_time is not None
-            assert after.send_time >= before.send_time + WAITS[before.channel]
+    assert found.value == exactly(best_of_all(curves, prices, steps, is_strict=is_strict))
 
 
-@given(rows=ROWS.filter(bool), data=st.data())
-def test_taking_an_action_away_never_raises_a_value(
-    rows: list[tuple[str, int, float, float, float]], data: st.DataObject
-) -> None:
+@given(case=some_cases(), is_strict=st.booleans())
+def test_a_third_step_is_never_valued_too_high(case: tuple[Curves, Prices], is_strict: bool) -> None:
+    """The search for a third step leaves sequences out, so a value is at most that of the best sequence, and at least that of the best pair."""
+    curves, prices = case
+
+    found = value_cascades(curves, prices, 3, is_strict=is_strict).value
+
+    assert np.all(found <= best_of_all(curves, prices, 3, is_strict=is_strict) + 1e-6)
+    assert np.all(found >= best_of_all(curves, prices, 2, is_strict=is_strict) - 1e-6)
+
+
+@given(case=some_cases(), steps=st.integers(1, 4), is_strict=st.booleans())
+def test_planned_steps_earn_what_is_said(case: tuple[Curves, Prices], steps: int, is_strict: bool) -> None:
+    """The steps named for a send may be planned, are no more than are left, and are worth the value; so are their beginnings."""
+    curves, prices = case
+
+    found = value_cascades(curves, prices, steps, is_strict=is_strict)
+
+    for first in range(len(curves.channel)):
+        sequence = (first, *found.following(first))
+        assert len(sequence) <= steps
+        assert allowed(curves, prices, sequence, is_strict=is_strict)
+        beginnings = [value_sequence(curves, prices, sequence[:length]) for length in range(1, len(sequence) + 1)]
+        assert list(found.growing(first)) == exactly(np.array(beginnings))
+        assert found.growing(first)[-1] == exactly(found.value[first])
+
+
+@given(case=some_cases(least=1), data=st.data())
+@every_pair
+def test_taking_a_channel_away_never_raises_the_best_value(case: tuple[Curves, Prices], data: st.DataObject) -> None:
     """Fewer possibilities are never worth more."""
-    gone = data.draw(st.integers(0, len(rows) - 1))
-    fewer = [row for index, row in enumerate(rows) if index != gone]
+    curves, prices = case
+    gone = data.draw(st.sampled_from(curves.channel))
+    kept = np.array([channel != gone for channel in curves.channel])
+    fewer = replace(prices, micros=prices.micros[kept], is_paid=prices.is_paid[kept], ready=prices.ready[kept])
 
-    full = value_cascades(table(rows), WAITS, 3, 0.8, is_strict=False).value_micros
-    less = value_cascades(table(fewer), WAITS, 3, 0.8, is_strict=False).value_micros
+    full = value_cascades(curves, prices, 3).value
+    less = value_cascades(curves.keep(kept), fewer, 3).value
 
-    assert np.all(less <= np.delete(full, gone + 1) + 1e-3)
+    assert np.all(less <= full[kept] + 1e-6)
+    assert max(0.0, less.max(initial=0.0)) <= max(0.0, full.max()) + 1e-6
 
 
-@given(rows=ROWS, extra=st.floats(0, 100))
-def test_dearer_paid_channel_never_raises_a_value(
-    rows: list[tuple[str, int, float, float, float]], extra: float
+@given(case=some_cases(least=1), extra=st.floats(0, 100), is_strict=st.booleans(), data=st.data())
+@every_pair
+def test_a_dearer_channel_never_raises_a_value(
+    case: tuple[Curves, Prices], extra: float, is_strict: bool, data: st.DataObject
 ) -> None:
     """Raising the price of one channel lowers what plans are worth, or leaves it."""
-    dearer = [(c, h, p, i, price + extra if c == "sms" else price) for c, h, p, i, price in rows]
+    curves, prices = case
+    dear = data.draw(st.sampled_from(curves.channel))
+    raised = prices.micros + extra * np.array([channel == dear for channel in curves.channel])
 
-    before = value_cascades(table(rows), WAITS, 3, 0.8, is_strict=False).value_micros
-    after = value_cascades(table(dearer), WAITS, 3, 0.8, is_strict=False).value_micros
+    before = value_cascades(curves, prices, 3, is_strict=is_strict).value
+    after = value_cascades(curves, replace(prices, micros=raised), 3, is_strict=is_strict).value
 
-    assert np.all(after <= before + 1e-3)
+    assert np.all(after <= before + 1e-6)
 
 
-def test_free_channel_goes_first_where_the_paid_one_can_wait() -> None:
+def test_no_send_is_no_cascade() -> None:
+    """Where there is nothing to send, there is nothing to value."""
+    nothing = curves_of([], [], np.zeros((0, 1, 2)), np.zeros(0), np.zeros((1, 2)), np.ones(1))
+    prices = Prices(micros=np.zeros(0), is_paid=np.zeros(0, dtype=bool), ready=np.zeros(0, dtype=np.intp))
+
+    assert len(value_cascades(nothing, prices, 3).value) == 0
+
+
+def simple(rows: Sequence[tuple[str, int, float, float, float]]) -> tuple[Curves, Prices]:
+    """Return sends of (channel, cell, P(click) in each cell from its own on, worth of a click, price) over four cells and one node."""
+    chance = np.array([[[row[2]] * 4] for row in rows])
+    worth = np.array([row[3] for row in rows])
+    starts = [row[1] for row in rows]
+    curves = curves_of([row[0] for row in rows], starts, chance, worth, np.zeros((1, 4)), np.ones(1))
+    prices = Prices(
+        micros=np.array([row[4] for row in rows]),
+        is_paid=np.array([row[0] in PAID for row in rows]),
+        ready=np.array(starts, dtype=np.intp) + 1,
+    )
+    return curves, prices
+
+
+def test_a_free_channel_goes_first_where_the_paid_one_can_wait() -> None:
     """A little better paid send comes second, since the free one may make it needless."""
-    actions = table([("push", 0, 0.10, 50, 0), ("sms", 0, 0.12, 60, 5.3), ("sms", 6, 0.12, 60, 5.3)])
+    curves, prices = simple([("push", 0, 0.2, 50, 0), ("sms", 0, 0.22, 60, 15), ("sms", 3, 0.5, 60, 15)])
 
-    found = value_cascades(actions, WAITS, 3, 0.8, is_strict=False)
+    found = value_cascades(curves, prices, 3)
 
-    assert found.value_micros.argmax() == 1
-    assert found.following(1) == (3,)
-    assert found.value_micros[1] == pytest.approx((50 + 0.9 * (0.8 * 60 - 5.3)) * RUBLE)
+    assert found.value.argmax() == 0
+    assert found.following(0) == (2,)
+    assert found.growing(0) == exactly(np.array([40.0, 40.0 + 0.4 * (0.5 * 60 - 15)]))
 
 
-def test_paid_step_that_does_not_pay_any_more_is_left_out() -> None:
-    """What being ignored says about the interest can make a paid step not worth its price."""
-    actions = table([("push", 0, 0.1, 50, 0), ("sms", 6, 0.1, 6, 5.3)])
+def test_a_paid_step_is_paid_for_by_those_who_are_left_alone() -> None:
+    """A paid step that loses on everybody is left out, however many are left."""
+    curves, prices = simple([("push", 0, 0.05, 50, 0), ("sms", 2, 0.1, 20, 5.3)])
 
-    assert value_cascades(actions, WAITS, 3, 1.0, is_strict=False).following(1) == (2,)
-    assert value_cascades(actions, WAITS, 3, 0.8, is_strict=False).following(1) == ()
+    assert value_cascades(curves, prices, 3).following(0) == ()
+    assert value_cascades(curves, replace(prices, micros=np.array([0.0, 1.0])), 3).following(0) == (1,)
 
 
 def test_strictly_free_first_opens_paid_steps_when_free_ones_are_used_up() -> None:
     """With two free channels a paid one can only be the third step."""
-    actions = table([("push", 0, 0.1, 5, 0), ("email", 4, 0.1, 4, 0), ("sms", 4, 0.1, 90, 5), ("sms", 20, 0.1, 90, 5)])
+    curves, prices = simple(
+        [("push", 0, 0.05, 5, 0), ("email", 1, 0.05, 4, 0), ("sms", 1, 0.1, 90, 5), ("sms", 2, 0.1, 90, 5)]
+    )
 
-    strict = value_cascades(actions, WAITS, 3, 1.0, is_strict=True)
-    free = value_cascades(actions, WAITS, 3, 1.0, is_strict=False)
-
-    assert strict.following(1) == (2, 4)
-    assert free.following(1)[0] == 3
+    assert value_cascades(curves, prices, 3, is_strict=True).following(0) == (1, 3)
+    assert value_cascades(curves, prices, 3).following(0)[0] == 2
 
 
-def test_dear_budget_counts_in_later_steps() -> None:
-    """The shadow price of the budget weighs on paid steps of the plan as on single sends."""
-    rows = [("push", 0, 0.0, 10.0, 0.0), ("sms", 6, 0.0, 20.0, 5.3)]
+def test_who_was_sent_something_before_is_worth_less() -> None:
+    """What is still to come of an earlier send takes from a new one: both cannot be the first reaction."""
+    curves, prices = simple([("push", 0, 0.2, 50, 0)])
+    waiting = np.full((1, 4), 0.2)
+    pending = replace(curves, pending_worth=waiting * 50, pending_before=_before(waiting))
 
-    assert value_cascades(table(rows), WAITS, 2, 0.8, is_strict=False).following(1) == (2,)
-    assert replace(table(rows, 3.0)).shadow_price == 3.0
-    assert value_cascades(table(rows, 3.0), WAITS, 2, 0.8, is_strict=False).following(1) == ()
+    assert value_cascades(pending, prices, 3).value[0] < 0.5 * value_cascades(curves, prices, 3).value[0]

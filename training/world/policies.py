@@ -36,6 +36,8 @@ from training.world.run import World
 from training.world.truth import Send, Truth
 
 FloatArray = NDArray[np.float64]
+_Sent = tuple[Forecast, str, str, list[tuple[str, int]]]
+"""A send's forecast, channel, kind of message and outcomes, as (type, hour)."""
 _NOTHING = Reply(action=Action(channel=NO_SEND))
 _RESEND = timedelta(hours=24)
 _DAY_BEGINS, _DAY_ENDS = 10, 19
@@ -209,7 +211,7 @@ class ServiceCore:
             self.name += ", without correction"
         self._rules, self._bundle = rules, bundle
         self._corrections = Corrections("" if bundle is None else bundle.version) if is_adaptive else None
-        self._sent: dict[tuple[str, int], tuple[Forecast, str, str, list[tuple[str, int]]]] = {}
+        self._sent: dict[tuple[str, int], _Sent] = {}
 
     def decide(self, context: Context) -> Reply:
         if context.step > self._rules.cascade.max_steps:
@@ -223,7 +225,7 @@ class ServiceCore:
         if choice.verdict is not Verdict.SEND or choice.action is None or choice.action.send_time is None:
             return Reply(action=Action(channel=NO_SEND), propensity=choice.propensity)
         if choice.forecast is not None:
-            entry = (choice.forecast, choice.action.channel, context.message.kind, [])
+            entry: _Sent = (choice.forecast, choice.action.channel, context.message.kind, [])
             self._sent[context.decision_id, context.step] = entry
             self._book(context.step, entry, None)
         following = choice.steps[1].not_before if len(choice.steps) > 1 else None
@@ -237,9 +239,7 @@ class ServiceCore:
             entry[3].append((outcome.type, epoch_hour(outcome.occur_time)))
             self._book(outcome.step, entry, before)
 
-    def _book(
-        self, step: int, entry: tuple[Forecast, str, str, list[tuple[str, int]]], before: Happenings | None
-    ) -> None:
+    def _book(self, step: int, entry: _Sent, before: Happenings | None) -> None:
         if self._corrections is None:
             return
         forecast, channel, kind, outcomes = entry

@@ -182,8 +182,8 @@ class Curves:
     p_organic: float
     begin: IntArray | None = None
     """When each cell begins, in hours after the first, shape (G,); None: each is of one hour."""
-    row: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
-    """Place of each send in the forecasts, shape (m,)."""
+    row: IntArray | None = None
+    """Place of each send in the forecasts, shape (m,); None where there are none."""
     forecasts: "Forecasts | None" = None
 
     def ready(self, wait_hours: int) -> IntArray:
@@ -197,11 +197,12 @@ class Curves:
         return replace(
             self,
             channel=tuple(name for name, kept in zip(self.channel, mask, strict=True) if kept),
+            row=None if self.row is None else self.row[mask],
             **{name: getattr(self, name)[mask] for name in _BY_SEND},
         )
 
 
-_BY_SEND = ("row", "start", "worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click")
+_BY_SEND = ("start", "worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click")
 
 
 class FunnelModel:

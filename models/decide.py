@@ -186,7 +186,7 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
 
 def _forecast(table: ActionTable, index: int) -> Forecast | None:
     curves, action = table.curves, table.actions[index]
-    if curves is None or curves.forecasts is None or action.send_time is None:
+    if curves is None or curves.forecasts is None or curves.row is None or action.send_time is None:
         return None
     send = sum(a.send_time is not None for a in table.actions[:index])
     return curves.forecasts.of_send(int(curves.row[send]))

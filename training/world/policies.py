@@ -231,6 +231,13 @@ class ServiceCore:
         following = choice.steps[1].not_before if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
 
+    def serve(self, bundle: Bundle) -> None:
+        """Serve another bundle from now on, whose corrections begin anew."""
+        self._bundle = bundle
+        if self._corrections is not None:
+            self._corrections = Corrections(bundle.version)
+        self._sent.clear()
+
     def observe(self, outcome: Outcome) -> None:
         """Correct the bundle by the outcome."""
         entry = self._sent.get((outcome.decision_id, outcome.step))

@@ -328,16 +328,21 @@ class FunnelModel:
         attention: FloatArray,
         delivered: FloatArray,
     ) -> FloatArray:
-        """Return P(noticed in cell) of sends at `starts`, hours after the first cell's begin; shape (m, G)."""
+        """Return P(noticed in cell) of sends at `starts`, hours after the first cell's begin; shape (m, G).
+
+        A send within an hour is of two ages in each cell, each for its part of the hour.
+        """
         if not len(of):
             return np.zeros((0, len(grid)))
         keep = np.array([self._keep.get(channel, self._usual_keep) for channel in channels])
         first = np.floor(starts).astype(np.intp)
-        age = grid[None, :] - first[:, None]
-        kept = np.where((age >= 0) & (age < AGES), np.take_along_axis(keep, age.clip(0, AGES - 1), axis=1), 0.0)
-        kept = np.where(age == 0, kept * (1 - (starts - first))[:, None], kept)
-        total = np.cumsum(kept * hour_factor[of] * attention[of][:, None], axis=1)
-        unseen = np.exp(-total)
+        after = (starts - first)[:, None]
+        age = (grid[None, :] - first[:, None]).clip(-1, AGES) + 1
+        by_age: FloatArray = np.pad(keep, ((0, 0), (2, 1)))
+        kept = (1 - after) * np.take_along_axis(by_age, age + 1, axis=1) + after * np.take_along_axis(
+            by_age, age, axis=1
+        )
+        unseen: FloatArray = np.exp(-np.cumsum(kept * hour_factor[of] * attention[of][:, None], axis=1))
         found = np.empty_like(unseen)
         found[:, 0] = 1 - unseen[:, 0]
         found[:, 1:] = unseen[:, :-1] - unseen[:, 1:]

@@ -42,7 +42,7 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time <= d.decide_time + :window),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type IN ('seen', 'opened', 'clicked') AND NOT o.machine_generated
+     AND o.type IN ('seen', 'opened', 'clicked', 'unsubscribe', 'complaint') AND NOT o.machine_generated
      AND o.occur_time <= d.decide_time + :window),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'),
   d.send_time, d.customer_key, d.context
@@ -72,13 +72,13 @@ class Dataset:
     clicked: FloatArray
     """1 where the customer clicked in this message within the window."""
     seen: FloatArray
-    """1 where the customer saw, opened or clicked this message within the window; machines' opens do not count."""
+    """1 where the customer saw, opened, clicked or refused this message within the window; machines' opens do not count."""
     delivered: FloatArray
     """0 where the send was reported as undelivered, else 1."""
     send_hours: FloatArray
     """Hours from 1970 to the send, nan for no send."""
     seen_hours: FloatArray
-    """Hours from the send until it was first seen, opened or clicked, nan where it was not."""
+    """Hours from the send until it was first seen, opened, clicked or refused, nan where it was not."""
     clicked_hours: FloatArray
     """Hours from the send to the first click, nan where there was none."""
     begin_hours: FloatArray

@@ -31,7 +31,7 @@ from training.rhythm import fit_rhythms
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 _LEAST_NOTICED = 200
-_LEAST_EVENTS = 30
+_LEAST_EVENTS, _LEAST_EARLIER = 30, 5
 _LEAST_SENDS = 100
 """Sends of a channel from which its own lag is learned."""
 _ROUNDS = 2
@@ -61,8 +61,6 @@ class _Stage:
     earlier_scores: FloatArray
     relevance: FloatArray
     """What log relevance is multiplied by, of each decision."""
-    gain: float = 0.0
-    """By how much the trees lower the loss on the later part, as a share of what the stage lowers it beyond a constant."""
 
 
 def fit_funnel(
@@ -72,7 +70,7 @@ def fit_funnel(
     is_send = data.channel != NO_SEND
     arrived = is_send & (data.delivered > 0)
     noticed = arrived & (data.seen > 0)
-    if not _LEAST_NOTICED <= noticed.sum() <= arrived.sum():
+    if noticed.sum() < _LEAST_NOTICED:
         progress(f"no funnel: {noticed.sum()} sends were seen or clicked, {_LEAST_NOTICED} are needed")
         return None
     kept = [i for i, c in enumerate(data.columns) if not _is_of_time(c.name)]
@@ -81,23 +79,25 @@ def fit_funnel(
     fitting = _Fitting(data=data, matrix=matrix, design=design, is_later=is_later, hyper=hyper, progress=progress)
     rhythm = fit_rhythms(data, hyper.seed)
     cells = unroll(data, arrived, Rhythms(rhythm))
+    in_time: FloatArray = np.bincount(cells.send, cells.is_noticed, minlength=len(data)).astype(np.float64)
     channels = [str(c) for c in np.unique(data.channel[arrived])]
     attention = np.zeros(len(data))
     lags: dict[str, ChannelLag] = {}
     for _ in range(_ROUNDS):
         lags = _fit_lags(data, cells, channels, attention)
         exposure = np.maximum(exposures(cells, lags, data), 1e-9)
-        linear = fitting.linear(data.seen, arrived, "log", exposure)
+        linear = fitting.linear(in_time, arrived, "log", exposure)
         attention = np.where(arrived, linear.scores, 0.0)
-    notice = fitting.stage("notice", data.seen, arrived, "log", exposure)
+    notice = fitting.stage("notice", in_time, arrived, "log", exposure)
     clicked = noticed & (data.clicked > 0)
-    click = fitting.stage("click", data.clicked, noticed, "logit", relevance=_relevance(data, data.seen_hours))
-    order_rows = clicked
     if clicked.sum() < _LEAST_EVENTS:
-        progress(
-            f"stage click: {clicked.sum()} clicks are too few, {_LEAST_EVENTS} are needed; being seen stands for a click"
+        fitting.note(
+            "click", f"{clicked.sum()} clicks are too few, {_LEAST_EVENTS} are needed; being noticed stands for a click"
         )
         click, order_rows = fitting.constant(_CERTAIN), noticed
+    else:
+        click = fitting.stage("click", data.clicked, noticed, "logit", relevance=_relevance(data, data.seen_hours))
+        order_rows = clicked
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
     organic = fitting.stage("organic", data.response, ~is_send | (arrived & ~noticed), "logit", of_context=True)
     order = fitting.stage(
@@ -123,9 +123,10 @@ def fit_funnel(
         notes=dict(fitting.notes),
     )
     whole = exposures(unroll(data, is_send, Rhythms(rhythm), to_expiry=True), lags, data)
-    effect = _effect(data, stages, whole, is_send, earlier=False)
+    delivered = np.array([description.delivered.get(str(channel), 0.0) for channel in data.channel])
+    effect = delivered * _effect(data, stages, whole, earlier=False)
     description = replace(description, scale=_scale(data, is_send, effect))
-    later = _effect(data, stages, whole, is_send, earlier=True) * description.scale
+    later = delivered * _effect(data, stages, whole, earlier=True) * description.scale
     p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later]
     return FittedFunnel(
         description=description,
@@ -166,6 +167,11 @@ class _Fitting:
         matrix = self._matrix if matrix is None else matrix
         return fit_linear(self._design, matrix, label, used, self._is_later, link, exposure, extra, offset)
 
+    def note(self, stage: str, text: str) -> None:
+        """Say what a stage lacks and what stands in for it."""
+        self.notes[stage] = text
+        self._progress(f"stage {stage}: {text}")
+
     def constant(self, score: float) -> _Stage:
         """Return a stage that says the same of everything."""
         n = len(self._data)
@@ -199,14 +205,16 @@ class _Fitting:
             else float(label[used].sum())
         )
         earlier, later = used & ~self._is_later, used & self._is_later
-        if events < _LEAST_EVENTS or label[earlier].sum() < 5 or label[later].sum() < 1:
-            rate = (label[used].sum() + 0.5) / (used.sum() + 1.0)
-            note = (
-                f"{events:.0f} events are too few, {_LEAST_EVENTS} are needed; the mean rate {rate:.4f} stands for it"
+        if events < _LEAST_EVENTS or label[earlier].sum() < _LEAST_EARLIER or label[later].sum() < 1:
+            least = (
+                f"{_LEAST_EVENTS} are needed, {_LEAST_EARLIER} of them in the earlier part of the log, 1 in the later"
             )
-            self.notes[name] = note
-            self._progress(f"stage {name}: {note}")
-            return self.constant(float(np.log(rate / (1 - rate))))
+            rate = (label[used].sum() + 0.5) / (used.sum() + 1.0)
+            self.note(name, f"{events:.0f} events are too few ({least}); the mean rate {rate:.4f} stands for it")
+            if link == "logit":
+                return self.constant(float(np.log(rate / (1 - rate))))
+            total = float(used.sum() if exposure is None else exposure[used].sum())
+            return self.constant(float(np.log((label[used].sum() + 0.5) / total)))
         matrix = self._matrix
         if of_context:
             matrix = matrix.copy()
@@ -311,8 +319,10 @@ def _fit_lags(data: Dataset, cells: Cells, channels: list[str], attention: Float
         rows = of == channel
         if (data.channel == channel).sum() >= _LEAST_SENDS and data.seen[data.channel == channel].sum() >= 10:
             found[channel] = fit_lag(cells, rows, attention)
-    everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)
-    return {channel: found.get(channel, everything) for channel in channels}
+    if len(found) < len(channels):
+        everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)
+        found = {channel: found.get(channel, everything) for channel in channels}
+    return found
 
 
 def _delivered(data: Dataset, is_send: BoolArray) -> dict[str, float]:
@@ -331,10 +341,8 @@ def _relevance(data: Dataset, hours: FloatArray) -> FloatArray:
     return np.where(np.isnan(lag), 1.0, np.exp2(-np.nan_to_num(lag) / data.half_life_hours))
 
 
-def _effect(
-    data: Dataset, stages: dict[str, _Stage], exposure: FloatArray, is_send: BoolArray, *, earlier: bool
-) -> FloatArray:
-    """Return the modelled effect of each decision on P(order), with the relevance at its send; 0 for no send."""
+def _effect(data: Dataset, stages: dict[str, _Stage], exposure: FloatArray, *, earlier: bool) -> FloatArray:
+    """Return the modelled effect of each send that arrives on P(order), with the relevance left three hours after it."""
 
     def score(name: str) -> FloatArray:
         stage = stages[name]
@@ -343,7 +351,8 @@ def _effect(
 
     noticed = 1 - np.exp(-exposure * np.exp(np.minimum(score("notice"), 20.0)))
     gain = np.maximum(_logistic(score("order")) - _logistic(score("organic")), 0.0)
-    return np.where(is_send, noticed * _logistic(score("click")) * gain, 0.0)
+    effect: FloatArray = noticed * _logistic(score("click")) * gain
+    return effect
 
 
 def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:

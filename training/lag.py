@@ -8,6 +8,7 @@ a Poisson regression over the cells in which each send was still unnoticed, with
 0. Attention is what the stage `notice` says (training.linear, training.grow); the two are fitted in turns.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +22,20 @@ from training.rhythm import count_activity
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
+_LEAST_OPEN = 0.05
+"""Hours in which a send can be noticed though its message expires at once."""
 _RIDGE_HOUR, _RIDGE_POWER, _RIDGE_AGE = 10.0, 4.0, 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """One row for each hour in which a send could still be noticed, the hour of its notice the last; arrays of shape (rows,)."""
+    """One row for each hour after a send in which it could still be noticed, that of its notice the last; arrays of shape (rows,)."""
 
     send: IntArray
     """Which decision."""
     age: IntArray
     hour: IntArray
-    """Hour of the local week."""
+    """Hour of the local week, at the middle."""
     log_rhythm: FloatArray
     weight: FloatArray
     """Share of the hour in which it could be noticed."""
@@ -40,7 +43,10 @@ class Cells:
 
 
 def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expiry: bool = False) -> Cells:
-    """Return the cells of the sends used, no more than AGES hours after each; up to its notice, or all `to_expiry`."""
+    """Return the cells of the sends used, up to the message's expiry and no more than AGES hours after each; up to its notice, or all `to_expiry`.
+
+    A notice after that does not count: until then the send was not noticed.
+    """
     weeks = np.log(rhythms.of(count_activity(data)))
     send: list[IntArray] = []
     age: list[IntArray] = []
@@ -48,21 +54,19 @@ def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expir
     weight: list[FloatArray] = []
     noticed: list[FloatArray] = []
     for i in np.flatnonzero(used):
-        start = data.send_hours[i]
-        first = int(np.floor(start))
-        seen = np.nan if to_expiry else data.seen_hours[i]
-        end = min(float(data.expire_hours[i]), start + AGES - 1)
-        stop = int(np.floor(start + seen)) - first if not np.isnan(seen) else int(np.ceil(end)) - first - 1
-        count = max(1, min(stop + 1, AGES))
+        start, seen = float(data.send_hours[i]), float(data.seen_hours[i])
+        open_hours = min(max(float(data.expire_hours[i]) - start, _LEAST_OPEN), AGES)
+        is_noticed = not to_expiry and seen < open_hours
+        count = int(seen) + 1 if is_noticed else math.ceil(open_hours)
+        first = math.floor(start + 0.5)
         send.append(np.full(count, i))
         age.append(np.arange(count))
         hour.append(hours_of_week(range(first, first + count), str(data.time_zone[i])))
         share = np.ones(count)
-        share[0] -= start - first
-        share[-1] -= 0.5 if not np.isnan(seen) else 0.0
-        weight.append(np.maximum(share, 0.05))
+        share[-1] = 0.5 if is_noticed else open_hours - (count - 1)
+        weight.append(share)
         happened = np.zeros(count)
-        happened[-1] = not np.isnan(seen)
+        happened[-1] = is_noticed
         noticed.append(happened)
     sends, hours = np.concatenate(send), np.concatenate(hour)
     return Cells(

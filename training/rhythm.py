@@ -27,7 +27,7 @@ def count_activity(data: Dataset) -> FloatArray:
 
 
 def fit_rhythms(data: Dataset, seed: int) -> RhythmTypes:
-    """Fit the typical weeks to what each customer did before their latest decision."""
+    """Fit the typical weeks to what each customer did before their latest decision; where nobody did anything, none to tell apart."""
     latest = {customer: place for place, customer in enumerate(data.customer)}
     places = [i for i in latest.values() if data.active_hours[i]]
     kept, held = np.zeros((len(places), WEEK)), np.zeros((len(places), WEEK))
@@ -43,7 +43,7 @@ def fit_rhythms(data: Dataset, seed: int) -> RhythmTypes:
     for weight in _OWN_WEIGHTS:
         week = Rhythms(_types(*trial, weight)).of(kept)
         losses[weight] = -float((held * np.log(week)).sum())
-    best = min(losses, key=lambda weight: losses[weight])
+    best = min(reversed(_OWN_WEIGHTS), key=lambda weight: losses[weight])
     return _types(*_mixture(kept + held, number, rng), best)
 
 

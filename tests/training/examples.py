@@ -287,7 +287,8 @@ def world(decisions: int, seed: int = 0, *, is_seen_logged: bool = False) -> Dat
     seen = sent & (rng.random(decisions) < P_SEEN)
     effect = PUSH_ON_YOUNG * (channel == 1) * young + SMS_ON_OLD * (channel == 2) * (1 - young)
     response = (rng.random(decisions) < BASE + effect * seen / P_SEEN).astype(np.float64)
-    return Dataset(
+    is_told = seen & is_seen_logged
+    return dataset_of(
         columns=WORLD_COLUMNS,
         matrix=np.column_stack([channel.astype(np.float64), young, rng.normal(size=decisions)]),
         decide_time=np.int64(1_700_000_000_000_000) + 3_600_000_000 * np.arange(decisions, dtype=np.int64),
@@ -297,9 +298,61 @@ def world(decisions: int, seed: int = 0, *, is_seen_logged: bool = False) -> Dat
         response=response,
         value=900 * response,
         unsubscribed=(rng.random(decisions) < 0.02 * sent).astype(np.float64),
-        clicked=np.zeros(decisions),
-        seen=(seen & is_seen_logged).astype(np.float64),
+        seen_hours=np.where(is_told, rng.uniform(0.1, 24, decisions), np.nan),
         digest=f"world-{decisions}-{seed}",
+    )
+
+
+def dataset_of(
+    *,
+    columns: tuple[Column, ...],
+    matrix: FloatArray,
+    decide_time: NDArray[np.int64],
+    channel: NDArray[np.str_],
+    propensity: FloatArray,
+    response: FloatArray,
+    digest: str,
+    seen_hours: FloatArray | None = None,
+    clicked_hours: FloatArray | None = None,
+    unsubscribed: FloatArray | None = None,
+    delivered: FloatArray | None = None,
+    price: FloatArray | None = None,
+    value: FloatArray | None = None,
+    lifetime_hours: float = 48.0,
+    half_life_hours: FloatArray | None = None,
+) -> Dataset:
+    """Return a data set of sends made at the moment of the decision, each by a customer of their own who was never active before.
+
+    Arrays have shape (n,). Nobody clicks or unsubscribes, all sends arrive, and messages keep their worth, unless said otherwise.
+    """
+    n = len(channel)
+    nothing, never = np.zeros(n), np.full(n, np.nan)
+    seen_hours = never if seen_hours is None else seen_hours
+    clicked_hours = never if clicked_hours is None else clicked_hours
+    moment = decide_time / 3.6e9
+    return Dataset(
+        columns=columns,
+        matrix=matrix,
+        decide_time=decide_time,
+        channel=channel,
+        propensity=propensity,
+        price=nothing if price is None else price,
+        response=response,
+        value=response if value is None else value,
+        unsubscribed=nothing if unsubscribed is None else unsubscribed,
+        clicked=(~np.isnan(clicked_hours)).astype(np.float64),
+        seen=(~np.isnan(seen_hours)).astype(np.float64),
+        delivered=np.ones(n) if delivered is None else delivered,
+        send_hours=np.where(channel == NO_SEND, np.nan, moment),
+        seen_hours=seen_hours,
+        clicked_hours=clicked_hours,
+        begin_hours=moment,
+        expire_hours=moment + lifetime_hours,
+        half_life_hours=np.full(n, np.inf) if half_life_hours is None else half_life_hours,
+        customer=np.array([f"customer-{i}" for i in range(n)]),
+        time_zone=np.full(n, "Europe/Moscow"),
+        active_hours=((),) * n,
+        digest=digest,
     )
 
 

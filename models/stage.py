@@ -41,12 +41,13 @@ class Design:
         self._means = np.array(scaling.means)[self._numbers]
         self._deviations = np.array(scaling.deviations)[self._numbers]
         self._gaps = np.array([i for i in numbers if scaling.has_missing[i]], dtype=np.intp)
-        self._categories = [
-            (i, len(c.categories)) for i, c in enumerate(columns) if c.kind == "category" and c.name != "channel"
-        ]
+        categories = [i for i, c in enumerate(columns) if c.kind == "category" and c.name != "channel"]
+        self._categories = np.array(categories, dtype=np.intp)
+        self._sizes = np.array([len(columns[i].categories) for i in categories], dtype=np.intp)
+        self._begins = 1 + len(numbers) + len(self._gaps) + np.cumsum(self._sizes) - self._sizes
         self.channels = next((c.categories for c in columns if c.name == "channel"), ())
         self._channel = next((i for i, c in enumerate(columns) if c.name == "channel"), None)
-        self.width = 1 + len(numbers) + len(self._gaps) + sum(size for _, size in self._categories)
+        self.width = 1 + len(numbers) + len(self._gaps) + int(self._sizes.sum())
 
     def base(self, matrix: FloatArray) -> FloatArray:
         """Return f(x) of encoded rows, shape (n, width)."""
@@ -55,20 +56,17 @@ class Design:
         numbers = matrix[:, self._numbers]
         end = 1 + len(self._numbers)
         scaled = (np.sign(numbers) * np.log1p(np.abs(numbers)) - self._means) / self._deviations
-        found[:, 1:end] = np.where(np.isnan(scaled), 0.0, np.clip(scaled, -8.0, 8.0))
+        found[:, 1:end] = np.where(np.isnan(scaled), 0.0, np.minimum(np.maximum(scaled, -8.0), 8.0))
         found[:, end : end + len(self._gaps)] = np.isnan(matrix[:, self._gaps])
-        end += len(self._gaps)
-        for index, size in self._categories:
-            codes = matrix[:, index]
-            known = np.flatnonzero(~np.isnan(codes))
-            found[known, end + codes[known].astype(np.intp)] = 1.0
-            end += size
+        codes = matrix[:, self._categories]
+        rows, places = np.nonzero((codes >= 0) & (codes < self._sizes))
+        found[rows, self._begins[places] + codes[rows, places].astype(np.intp)] = 1.0
         return found
 
     def groups(self) -> NDArray[np.intp]:
         """Return to which group each column of f belongs: -1 the constant, 0 numbers, 1 gaps, then each category column; shape (width,)."""
         found = [-1, *[0] * len(self._numbers), *[1] * len(self._gaps)]
-        for place, (_, size) in enumerate(self._categories):
+        for place, size in enumerate(self._sizes):
             found.extend([2 + place] * size)
         return np.array(found, dtype=np.intp)
 
@@ -77,7 +75,7 @@ class Design:
         if self._channel is None:
             return np.full(len(matrix), -1, dtype=np.intp)
         codes = matrix[:, self._channel]
-        return np.where(np.isnan(codes), -1, np.nan_to_num(codes)).astype(np.intp)
+        return np.where((codes >= 0) & (codes < len(self.channels)), codes, -1).astype(np.intp)
 
 
 def linear_scores(weights: FloatArray, base: FloatArray, codes: NDArray[np.intp]) -> FloatArray:
@@ -87,3 +85,10 @@ def linear_scores(weights: FloatArray, base: FloatArray, codes: NDArray[np.intp]
     if len(weights) > 1 and known.any():
         scores[known] += np.einsum("ij,ij->i", base[known], weights[1 + codes[known]])
     return scores
+
+
+def weights_by_channel(weights: FloatArray, channels: int) -> FloatArray:
+    """Return the sums that `linear_scores` forms: a row for each channel by its code, and last that of an unknown one; shape (channels + 1, width)."""
+    found = np.repeat(weights[:1], channels + 1, axis=0)
+    found[: len(weights) - 1] += weights[1:]
+    return found

@@ -9,10 +9,12 @@ with n active hours of which c(h) fell into hour h of the week, of smoothed shar
 `kappa` says how many hours a customer must have been active until their own week counts as much as the types'.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -25,6 +27,8 @@ from models.local_time import zone
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 WEEK = 168
+_SPAN = 32 * 24
+"""Hours whose offsets are looked up together."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _THURSDAY = 3
 """Weekday of 1970-01-01."""
@@ -65,35 +69,51 @@ class Rhythms:
         return found
 
 
-_SAME_DAY = np.array([0.1, 0.8, 0.1])
+def _smoothing() -> FloatArray:
+    """Return what each hour of the week gets from each other: 0.8 of itself and 0.1 of its neighbours, spread over days of the same sort."""
+    hours = np.eye(24)
+    near = 0.8 * hours + 0.1 * np.roll(hours, 1, axis=0) + 0.1 * np.roll(hours, -1, axis=0)
+    same_sort = np.zeros((7, 7))
+    same_sort[:5, :5], same_sort[5:, 5:] = 1 / 5, 1 / 2
+    return np.kron(same_sort, near)
+
+
+_SMOOTHING = _smoothing()
 
 
 def smooth_week(counts: FloatArray) -> FloatArray:
     """Return counts spread over neighbouring hours and over days of the same sort, working days or weekend; shapes (..., 168)."""
-    days = counts.reshape(*counts.shape[:-1], 7, 24)
-    near = sum(w * np.roll(days, shift, axis=-1) for w, shift in zip(_SAME_DAY, (-1, 0, 1), strict=True))
-    found = np.empty_like(days)
-    found[..., :5, :] = near[..., :5, :].mean(axis=-2, keepdims=True)
-    found[..., 5:, :] = near[..., 5:, :].mean(axis=-2, keepdims=True)
-    return found.reshape(counts.shape)
+    found: FloatArray = counts @ _SMOOTHING
+    return found
 
 
-def hours_of_week(hours: Iterable[int], time_zone: str) -> IntArray:
-    """Return the hour of the local week of whole hours since 1970 in UTC, 0 to 167."""
-    where = zone(time_zone)
-    local = [hour + _offset(where, hour // 24) for hour in hours]
-    return (np.array(local, dtype=np.intp) + _THURSDAY * 24) % WEEK
+def hours_of_week(hours: Sequence[int] | range | IntArray, time_zone: str) -> IntArray:
+    """Return what hour of the local week, 0 to 167, the clock shows in the middle of whole hours since 1970 in UTC."""
+    where, found = zone(time_zone), np.array(hours, dtype=np.intp)
+    spans = found // _SPAN
+    for span in set(spans.tolist()):
+        mine = spans == span
+        found[mine] += _offsets(where, span)[found[mine] - span * _SPAN]
+    return (found + _THURSDAY * 24) % WEEK
 
 
-def count_week(hours: Iterable[int], time_zone: str) -> FloatArray:
+def count_week(hours: Sequence[int], time_zone: str) -> FloatArray:
     """Return how many of these hours fall into each hour of the local week, shape (168,)."""
     return np.bincount(hours_of_week(hours, time_zone), minlength=WEEK).astype(np.float64)
 
 
 @lru_cache(maxsize=65536)
-def _offset(where: ZoneInfo, day: int) -> int:
-    """Return how many whole hours a zone is ahead of UTC at noon of a day since 1970."""
-    moment = _EPOCH + timedelta(days=day, hours=12)
-    offset = moment.astimezone(where).utcoffset()
+def _offsets(where: ZoneInfo, span: int) -> IntArray:
+    """Return by how many hours the clock is ahead of UTC in the middle of each hour of a span, shape (_SPAN,); a half counts as a whole one."""
+    days = [span * _SPAN + hour for hour in range(0, _SPAN + 1, 24)]
+    offsets = [[_offset(where, day)] * 24 for day in days]
+    for place, (begin, end) in enumerate(pairwise(days)):
+        if _offset(where, begin) != _offset(where, end):
+            offsets[place] = [_offset(where, hour) for hour in range(begin, end)]
+    return np.array(offsets[:-1], dtype=np.intp).ravel()
+
+
+def _offset(where: ZoneInfo, hour: int) -> int:
+    offset = (_EPOCH + timedelta(hours=hour, minutes=30)).astimezone(where).utcoffset()
     assert offset is not None  # an aware moment has one
-    return round(offset / timedelta(hours=1))
+    return math.floor(offset / timedelta(hours=1) + 0.5)

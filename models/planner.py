@@ -70,107 +70,72 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
     if m == 0:
         empty = np.zeros(0)
         return CascadeValues(alone=empty, pair=empty, value=empty, second=nothing, third=nothing)
-    nodes, cells = curves.pending_before.shape
-    own = np.ascontiguousarray((curves.worth * curves.pending_before).reshape(m, nodes * cells))
-    before = np.ascontiguousarray(curves.before.reshape(m, nodes * cells))
+    before = curves.before.reshape(m, -1)
+    net = _net_worth(curves, prices)
     pending = curves.pending_worth.ravel()
     has_pending = bool(pending.any())
-    alive = np.einsum("z,mzg->mg", curves.weights, curves.before * curves.pending_before)
-    base = (curves.weights @ curves.pending_before)[curves.start]
-    alone = own.sum(axis=1) - prices.micros * base
+    alone = net.sum(axis=1)
     if has_pending:
         alone = alone + before @ pending - pending.sum()
-    free = len({c for c, paid in zip(curves.channel, prices.is_paid, strict=True) if not paid})
     if steps_left < 2:
         return CascadeValues(alone=alone, pair=alone, value=alone, second=nothing, third=nothing)
     number = {name: i for i, name in enumerate(dict.fromkeys(curves.channel))}
     channel = np.array([number[name] for name in curves.channel])
-    may_follow = (channel[:, None] != channel[None, :]) & (curves.start[None, :] >= prices.ready[:, None])
-    second_may = may_follow & ~(is_strict and free > 1) | (may_follow & ~prices.is_paid[None, :])
-    cross = own @ before.T
-    pair = cross + cross.T - (prices.micros * base)[:, None] - prices.micros[None, :] * alive[:, curves.start]
+    free = len(set(channel[~prices.is_paid].tolist()))
+    apart = channel[:, None] != channel
+    may_follow = apart & (curves.start >= prices.ready[:, None])
+    cross = net @ before.T
+    pair = cross + cross.T
     if has_pending:
         pair += (before * pending) @ before.T - pending.sum()
-    pair = np.where(second_may, pair, _NEVER)
-    tried = min(PAIRS, m)
-    best = np.argpartition(-pair, tried - 1, axis=1)[:, :tried]
-    order = np.argsort(-np.take_along_axis(pair, best, axis=1), axis=1, kind="stable")
-    best = np.take_along_axis(best, order, axis=1)
+    may_be_second = may_follow & ~prices.is_paid if is_strict and free > 1 else may_follow
+    may_be_third = may_follow & ~prices.is_paid if is_strict and free > 2 else may_follow
+    pair = np.where(may_be_second, pair, _NEVER)
     rows = np.arange(m)
-    second = best[:, 0].astype(np.intp)
-    gains = pair[rows, second]
-    value = np.where(gains > alone, gains, alone)
-    second = np.where(gains > alone, second, -1)
-    third = nothing
-    if steps_left >= LOOK_AHEAD:
-        value, second, third = _with_third(
-            curves,
-            prices,
-            own,
-            before,
-            pending,
-            alive,
-            pair,
-            best,
-            may_follow,
-            channel,
-            base,
-            alone,
-            value,
-            second,
-            closed=is_strict and free > 2,
-        )
-    with_second = np.where(second >= 0, pair[rows, second], alone)
-    return CascadeValues(alone=alone, pair=with_second, value=value, second=second, third=third)
+    value, of_pair, second, third = alone.copy(), alone.copy(), nothing.copy(), nothing.copy()
+    for place in range(min(PAIRS, m) if steps_left >= LOOK_AHEAD else 1):
+        then = pair.argmax(axis=1)
+        with_second = pair[rows, then]
+        pair[rows, then] = _NEVER
+        if place == 0:
+            better = with_second > value
+            value[better], of_pair[better], second[better] = with_second[better], with_second[better], then[better]
+        if steps_left >= LOOK_AHEAD:
+            possible = may_be_third[then] & apart & (with_second > _NEVER)[:, None]
+            triple = np.where(possible, _with_each(net, before, pending if has_pending else None, then), _NEVER)
+            last = triple.argmax(axis=1)
+            with_third = triple[rows, last]
+            better = with_third > value
+            value[better], of_pair[better] = with_third[better], with_second[better]
+            second[better], third[better] = then[better], last[better]
+    return CascadeValues(alone=alone, pair=of_pair, value=value, second=second, third=third)
 
 
-def _with_third(
-    curves: Curves,
-    prices: Prices,
-    own: FloatArray,
-    before: FloatArray,
-    pending: FloatArray,
-    alive: FloatArray,
-    pair: FloatArray,
-    best: IntArray,
-    may_follow: NDArray[np.bool_],
-    channel: IntArray,
-    base: FloatArray,
-    alone: FloatArray,
-    value: FloatArray,
-    second: IntArray,
-    *,
-    closed: bool,
-) -> tuple[FloatArray, IntArray, IntArray]:
-    """Seek a third step for the best pairs."""
+def _net_worth(curves: Curves, prices: Prices) -> FloatArray:
+    """Return the worth of each send by node and cell with its price taken off where it is paid, shape (m, Z G).
+
+    A price is paid by who did not react to anything before, so what an earlier send b leaves of it is B_b(z, start): its place among the cells is the
+    start, and the products with B_b below hold prices as well. B_b is 1 at the start of all sends that are not later than b.
+    """
     m, nodes, cells = curves.before.shape
-    first = np.repeat(np.arange(m), best.shape[1])
-    then = best.ravel()
-    possible = np.isfinite(pair[first, then])
-    first, then = first[possible], then[possible]
-    third = np.full(m, -1, dtype=np.intp)
-    if not len(first):
-        return value, second, third
-    both = before[first] * before[then]
-    earlier = own[first] * before[then] + own[then] * before[first]
-    if pending.any():
-        earlier = earlier + pending * both
-    triple = earlier @ before.T + both @ own.T - pending.sum()
-    both_alive = np.einsum("z,pzg->pg", curves.weights, both.reshape(-1, nodes, cells) * curves.pending_before)
-    triple -= (prices.micros * base)[first, None]
-    triple -= (prices.micros[then] * alive[first, curves.start[then]])[:, None]
-    triple -= prices.micros[None, :] * both_alive[:, curves.start]
-    allowed = may_follow[then] & (channel[first][:, None] != channel[None, :])
-    if closed:
-        allowed = allowed & ~prices.is_paid[None, :]
-    triple = np.where(allowed, triple, _NEVER)
-    last = triple.argmax(axis=1)
-    found = triple[np.arange(len(first)), last]
-    for row in np.argsort(found, kind="stable"):
-        i = first[row]
-        if found[row] > value[i]:
-            value[i], second[i], third[i] = found[row], then[row], last[row]
-    return value, second, third
+    net = curves.worth * curves.pending_before
+    net[np.arange(m), :, curves.start] -= (
+        prices.micros[:, None] * curves.weights * curves.pending_before[:, curves.start].T
+    )
+    return net.reshape(m, nodes * cells)
+
+
+def _with_each(net: FloatArray, before: FloatArray, pending: FloatArray | None, then: IntArray) -> FloatArray:
+    """Return the values of each send with its second step, `then`, and with each send as the third, shape (m, m)."""
+    of_then = before[then]
+    earlier = net * of_then
+    earlier += before * net[then]
+    both = np.multiply(before, of_then, out=of_then)
+    if pending is None:
+        return earlier @ before.T + both @ net.T
+    earlier += pending * both
+    found: FloatArray = earlier @ before.T + both @ net.T - pending.sum()
+    return found
 
 
 def value_sequence(curves: Curves, prices: Prices, sequence: Sequence[int]) -> float:

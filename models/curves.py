@@ -342,7 +342,8 @@ class FunnelModel:
         spread = math.sqrt(1 + 0.346 * sigma**2)
         logit = spread * (stages.click[:, None] + self.relevance_weight("click", stages.codes)[:, None] * relevance)
         found = _logistic(logit[:, None, :] + sigma * _NODES[:, None])
-        return np.minimum(found * stages.click_factor[:, None, None], 0.98)
+        likely: FloatArray = np.minimum(found * stages.click_factor[:, None, None], 0.98)
+        return likely
 
     def _reactions(
         self, stages: "_Stages", relevance: FloatArray, weights: FloatArray, margin: float, harm: float
@@ -508,6 +509,11 @@ def _log_relevance(context: Context, hours: FloatArray) -> FloatArray:
     if half_life is None:
         return np.zeros(len(hours))
     return log_relevance(hours - context.message.earliest_time.timestamp() / 3600, half_life / 3600)
+
+
+def _logistic(x: FloatArray) -> FloatArray:
+    found: FloatArray = 1 / (1 + np.exp(np.minimum(np.maximum(-x, -40.0), 40.0)))
+    return found
 
 
 def made_before(context: Context) -> tuple[Made, ...]:

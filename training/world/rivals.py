@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.context import Context, FeatureValue
 from models.eligibility import find_eligible
-from models.features import FEATURES, NO_SEND, Action, category_name, feature_values
+from models.features import FEATURES, NO_SEND, Action, Facts, category_name, feature_values
 from models.local_time import zone
 from models.rules import Rules
 from training.simulate import WINDOW
@@ -298,10 +298,11 @@ def offer_values(context: Context, offer: Offer) -> dict[str, FeatureValue]:
     channel, moment = offer.action.channel, offer.action.send_time
     if moment is None:
         return found
+    facts = Facts.of(context)
     for feature in _OF_ACTION:
-        value = feature.of_channel(context, channel) if feature.of_channel is not None else None
+        value = feature.of_channel(facts, channel) if feature.of_channel is not None else None
         if feature.of_time is not None:
-            value = feature.of_time(context, moment)
+            value = feature.of_time(facts, moment)
         if value is not None:
             found[feature.name] = value
     return found

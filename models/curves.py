@@ -42,6 +42,7 @@ _AGE_BINS = np.searchsorted(_AGE_EDGES, np.arange(AGES), side="right")
 _MOST_CELLS = 120
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
+_MOST_CLICK = 0.98
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -180,7 +181,7 @@ class Forecasts:
     origin: int
     """Hour since 1970 of the first cell."""
     click: FloatArray
-    """P(click | noticed in the cell), by channel, shape (c, G)."""
+    """P(click | noticed in the cell, what was made before), by channel, shape (c, G)."""
     order: FloatArray
     """P(order | click in the cell), by channel, shape (c, G)."""
     unsubscribe: FloatArray
@@ -296,7 +297,8 @@ class FunnelModel:
         attention = alone * factor("notice")
         organic = float(_logistic(score("organic", slice(0, 1)))[0]) if channels else 0.0
         click_score = score("click")
-        q = self._click(click_score, codes, relevance, factor("click"))
+        click = self._click(click_score, codes, relevance)
+        q = _corrected(click, factor("click"))
         order = _logistic(score("order")[:, None] + self.relevance_weight("order", codes)[:, None] * relevance)
         gain = self.description.scale * factor("order")[:, None] * np.maximum(order - organic, 0.0)
         unsubscribe_alone = _logistic(score("unsubscribe"))
@@ -308,15 +310,17 @@ class FunnelModel:
         hours = np.array([s for _, s in sends])
         hazard = self._hazard([c for c, _ in sends], of, hours - origin, grid, hour_factor)
         noticed = _noticed(hazard * attention[of][:, None], delivered[of])
-        weights = _NODE_WEIGHTS
+        weights = weights_alone = _NODE_WEIGHTS
         pending_q = np.ones((len(_NODES), cells))
         made_of = np.array([place[m.channel] for m in made], dtype=np.intp)
         for m, i in zip(made, made_of, strict=True):
             if m.noticed_hours is not None:
                 then = self._log_relevance(context, np.array([m.noticed_hours]))
-                known = self._click(score("click", slice(i, i + 1)), codes[i : i + 1], then, factor("click")[i : i + 1])
-                weights = weights * (1 - known[0, :, 0])
+                known = self._click(score("click", slice(i, i + 1)), codes[i : i + 1], then)
+                weights = weights * (1 - _corrected(known, factor("click")[i : i + 1])[0, :, 0])
+                weights_alone = weights_alone * (1 - known[0, :, 0])
         weights = weights / weights.sum()
+        weights_alone = weights_alone / weights_alone.sum()
         open_made = [(m, i) for m, i in zip(made, made_of, strict=True) if m.noticed_hours is None]
         pending_worth = np.zeros((len(_NODES), cells))
         if open_made:
@@ -356,7 +360,7 @@ class FunnelModel:
                 of=of,
                 hazard=hazard * alone[of][:, None],
                 origin=origin,
-                click=_logistic(click_score[:, None] + self.relevance_weight("click", codes)[:, None] * relevance),
+                click=np.einsum("z,czg->cg", weights_alone, click),
                 order=order,
                 unsubscribe=unsubscribe_alone,
                 delivered=delivered_alone,
@@ -367,13 +371,12 @@ class FunnelModel:
         lag = self.description.lags.get(channel)
         return np.exp(log_rhythm) if lag is None else lag.by_hour(log_rhythm, week)
 
-    def _click(self, score: FloatArray, codes: IntArray, relevance: FloatArray, factor: FloatArray) -> FloatArray:
+    def _click(self, score: FloatArray, codes: IntArray, relevance: FloatArray) -> FloatArray:
         """Return P(click | noticed) by node and cell, shape (n, Z, G)."""
         sigma = self.description.interest_deviation
         spread = math.sqrt(1 + 0.346 * sigma**2)
         logit = spread * (score[:, None] + self.relevance_weight("click", codes)[:, None] * relevance)
-        found = _logistic(logit[:, None, :] + sigma * _NODES[None, :, None])
-        return np.minimum(found * factor[:, None, None], 0.98)
+        return _logistic(logit[:, None, :] + sigma * _NODES[:, None])
 
     def _log_relevance(self, context: Context, hours: FloatArray) -> FloatArray:
         """Return the log of the relevance left at hours since 1970."""
@@ -397,6 +400,12 @@ class FunnelModel:
         kept = np.where(age == 0, kept * (1 - (starts - first))[:, None], kept)
         found: FloatArray = kept * hour_factor[of]
         return found
+
+
+def _corrected(click: FloatArray, factor: FloatArray) -> FloatArray:
+    """Return P(click | noticed), shape (n, Z, G), times a factor of shape (n,)."""
+    found: FloatArray = np.minimum(click * factor[:, None, None], _MOST_CLICK)
+    return found
 
 
 def _noticed(hazard: FloatArray, delivered: FloatArray) -> FloatArray:

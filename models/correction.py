@@ -3,10 +3,13 @@
 Each send is a set of small trials. A trial of a stage has an expectation e by the bundle and becomes an observation o, 0 or 1:
 
     deliver       one trial, over two hours after the send
-    notice        one trial for each group of hours after the send, e its cumulative hazard, while the send was still unnoticed
+    notice        one trial for each group of hours after the send, e its cumulative hazard h, while the send was still unnoticed and nothing
+                  had ended the message; in the group of the notice e is what passes on average until it, 1 - h / (exp(h) - 1);
+                  over an hour after the group, so that a caller has time to report
     click         one trial when it was noticed, over within two hours
     unsubscribe   one trial when it was noticed, over within two hours
-    order         one trial when it was clicked, over after the window of orders
+    order         one trial when it was clicked, over after the window of orders; any order of the customer counts, whatever it is credited to,
+                  as it does in training
 
 Sums of o and e by stage, channel, kind of message, step (1, or 2 for later ones) and hour in which the trials were over are sufficient. They are integers of
 millionths, so that those of several replicas add up to the same whatever their order. For what is true at time t, sums of earlier hours h count
@@ -14,8 +17,8 @@ millionths, so that those of several replicas add up to the same whatever their 
 
     f_c = (a + O_c) / (a + E_c),      f = f_c x (a + O_ck) / (a + f_c E_ck) x (a + O_cs) / (a + f_c E_cs),
 
-the posterior means of rates that multiply what the bundle says; the relative deviation is 1 / sqrt(a + O_c). Where a likelihood ratio says that a
-channel's rate has changed at some hour, sums from before it no longer count:
+posterior means of rates that multiply what the bundle says, each with a strength a of its own and relative variance 1 / (a + O); the variances of the
+three are added. Where a likelihood ratio says that a channel's rate has changed at some hour, sums from before it no longer count:
 
     LR(tau) = L(O_before, E_before) + L(O_after, E_after) - L(O, E),      L(O, E) = O log(O / E) - O,
 
@@ -23,6 +26,7 @@ largest over tau, above a threshold. Sources: Gelman et al., "Bayesian Data Anal
 "Using the Generalized Likelihood Ratio Statistic for Sequential Detection of a Change-Point".
 """
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,15 +40,26 @@ DELIVER, NOTICE, CLICK, ORDER, UNSUBSCRIBE = "deliver", "notice", "click", "orde
 TRIAL_STAGES = (DELIVER, NOTICE, CLICK, ORDER, UNSUBSCRIBE)
 GROUP_EDGES = (1, 2, 3, 6, 12, 24, 48, 72)
 """Hours after the send at which the groups of the stage notice end."""
+REPORT_HOURS = 1
+"""How long after a group its trial is over. What is reported later looks like an outage until it comes."""
 SETTLE_HOURS = 2
+LATER_STEP = 2
+"""Stands for this step and all later ones."""
 ORDER_HOURS = 72
 UNIT = 1_000_000
 _HALF_LIFE_HOURS = 24.0 * 14
 _STRENGTH = {DELIVER: 20.0, NOTICE: 20.0, CLICK: 20.0, ORDER: 20.0, UNSUBSCRIBE: 20.0}
 _FINER_STRENGTH = 40.0
-_CHANGED = 8.0
-"""The likelihood ratio from which a rate is taken to have changed."""
+_CHANGED = 10.0
+"""The log likelihood ratio from which a rate is taken to have changed. Of streams without a change, looked at every hour for 600 hours, fewer than
+one in twenty reach it; a rate that falls to nothing does after about so many expected observations."""
+_LEAST_EXPECTED = 1e-3
+"""So that one event of a kind that the bundle all but rules out is no change."""
 _LEAST, _MOST = 0.02, 5.0
+REACTIONS = ("clicked", "unsubscribe", "complaint")
+"""What ends a message: notices of its other sends no longer say anything of them."""
+ORDERS = ("order", "store_purchase")
+_NOTICES = ("seen", "opened", "clicked")
 _ROOM_HOURS = 240
 """Hours by which the sums grow at once."""
 
@@ -74,25 +89,33 @@ class Happenings:
     is_ordered: bool = False
     """Whether an order came within the window after the click."""
     is_unsubscribed: bool = False
+    ended_hour: int | None = None
+    """When the customer reacted to another send of the same message."""
 
 
-def happenings(outcomes: Iterable[tuple[str, int]]) -> Happenings:
-    """Return what outcomes of one send, as (type, hour since 1970), come to; NOT_SENT counts for nothing where SENT came too."""
+def happenings(
+    outcomes: Iterable[tuple[str, int]], others: Iterable[tuple[str, int]] = (), orders: Iterable[int] = ()
+) -> Happenings:
+    """Return what is known of one send; NOT_SENT counts for nothing where SENT came too.
+
+    Parameters
+    ----------
+    outcomes : of this send, as (type, hour since 1970), without those that machines made.
+    others : likewise of the other sends of its message.
+    orders : hours since 1970 in which the customer ordered, whatever the orders are credited to.
+    """
     first: dict[str, int] = {}
-    last_order = None
     for kind, hour in outcomes:
         first[kind] = min(first.get(kind, hour), hour)
-        if kind in ("order", "store_purchase"):
-            last_order = hour if last_order is None else max(last_order, hour)
     clicked = first.get("clicked")
-    noticed = min((first[kind] for kind in ("seen", "opened", "clicked") if kind in first), default=None)
     return Happenings(
         is_not_sent="not_sent" in first and "sent" not in first,
         is_undelivered="undelivered" in first,
-        noticed_hour=noticed,
+        noticed_hour=min((first[kind] for kind in _NOTICES if kind in first), default=None),
         clicked_hour=clicked,
-        is_ordered=clicked is not None and last_order is not None and clicked <= last_order <= clicked + ORDER_HOURS,
+        is_ordered=clicked is not None and any(clicked <= hour <= clicked + ORDER_HOURS for hour in orders),
         is_unsubscribed="unsubscribe" in first or "complaint" in first,
+        ended_hour=min((hour for kind, hour in others if kind in REACTIONS), default=None),
     )
 
 
@@ -122,9 +145,13 @@ class Sums:
         return Sums(self.observed - other.observed, self.expected - other.expected)
 
 
-def trials(forecast: Forecast, happened: Happenings) -> dict[tuple[str, int], Sums]:
-    """Return the sums that one send adds, by stage and hour: a function of what is known, in whatever order it came to be known."""
-    found: dict[tuple[str, int], Sums] = {}
+Trials = dict[tuple[str, int], Sums]
+"""Sums by stage and hour."""
+
+
+def trials(forecast: Forecast, happened: Happenings) -> Trials:
+    """Return the sums that one send adds: a function of what is known, in whatever order it came to be known."""
+    found: Trials = {}
 
     def add(stage: str, hour: int, observed: float, expected: float) -> None:
         key = (stage, hour)
@@ -132,31 +159,33 @@ def trials(forecast: Forecast, happened: Happenings) -> dict[tuple[str, int], Su
 
     if happened.is_not_sent:
         return found
-    noticed = happened.noticed_hour if happened.noticed_hour is not None else happened.clicked_hour
+    noticed = None if happened.noticed_hour is None else max(happened.noticed_hour, forecast.send_hour)
     is_lost = happened.is_undelivered and noticed is None
     add(DELIVER, forecast.send_hour + SETTLE_HOURS, 0.0 if is_lost else 1.0, forecast.deliver)
     if is_lost:
         return found
-    group = None if noticed is None else _group(noticed - forecast.send_hour)
+    age = 0 if noticed is None else noticed - forecast.send_hour
+    group = None if noticed is None else _group(age)
+    end = None if happened.ended_hour is None else happened.ended_hour - forecast.send_hour
     for place, hazard in enumerate(forecast.notice):
-        if group is not None and place > group:
+        open_share = 1.0 if end is None else _share_before(place, end)
+        if open_share == 0.0 or (group is not None and place > group):
             break
-        is_here = group == place
-        add(NOTICE, forecast.send_hour + GROUP_EDGES[place], float(is_here), hazard / 2 if is_here else hazard)
-    if noticed is None or group is None:
+        is_here = group == place and (end is None or age <= end)
+        expected = _until_notice(hazard) if is_here else hazard * open_share
+        add(NOTICE, forecast.send_hour + GROUP_EDGES[place] + REPORT_HOURS, float(is_here), expected)
+    if noticed is None or group is None or not forecast.click:
         return found
     place = min(group, len(forecast.click) - 1)
-    if place < 0:
-        return found
     add(CLICK, noticed + SETTLE_HOURS, float(happened.clicked_hour is not None), forecast.click[place])
     if happened.clicked_hour is None:
         add(UNSUBSCRIBE, noticed + SETTLE_HOURS, float(happened.is_unsubscribed), forecast.unsubscribe)
     else:
-        add(ORDER, happened.clicked_hour + ORDER_HOURS, float(happened.is_ordered), forecast.order[place])
+        add(ORDER, max(happened.clicked_hour, noticed) + ORDER_HOURS, float(happened.is_ordered), forecast.order[place])
     return found
 
 
-def change(forecast: Forecast, before: Happenings | None, after: Happenings) -> dict[tuple[str, int], Sums]:
+def change(forecast: Forecast, before: Happenings | None, after: Happenings) -> Trials:
     """Return what is to be added to the sums where what is known of a send goes from one to another; None: the send was not booked."""
     found = trials(forecast, after)
     if before is not None:
@@ -165,13 +194,33 @@ def change(forecast: Forecast, before: Happenings | None, after: Happenings) -> 
     return {key: sums for key, sums in found.items() if sums != Sums()}
 
 
+def cells(bundle: str, channel: str, kind: str, step: int, changed: Trials) -> list[tuple[Cell, Sums]]:
+    """Return what a send through a channel, of a kind of message, at a step of its cascade, adds to which sums."""
+    return [
+        (Cell(bundle, stage, channel, kind, min(step, LATER_STEP), hour), sums)
+        for (stage, hour), sums in sorted(changed.items())
+    ]
+
+
 def epoch_hour(moment: datetime) -> int:
     """Return the whole hour since 1970 in UTC that holds a moment."""
     return math.floor(moment.timestamp() / 3600)
 
 
 def _group(age: int) -> int:
-    return next((place for place, edge in enumerate(GROUP_EDGES) if age < edge), len(GROUP_EDGES) - 1)
+    """Return the place of the group of an age in hours; one past the last for an age of which no forecast tells."""
+    return bisect.bisect_right(GROUP_EDGES, age)
+
+
+def _share_before(place: int, age: int) -> float:
+    """Return how much of a group of hours lies before an age."""
+    begin, end = (0, *GROUP_EDGES)[place], GROUP_EDGES[place]
+    return min(max((age - begin) / (end - begin), 0.0), 1.0)
+
+
+def _until_notice(hazard: float) -> float:
+    """Return the mean cumulative hazard until an event of which is known that it came before this much had passed."""
+    return hazard / 2 if hazard < 1e-3 else 1 - hazard / math.expm1(hazard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +235,34 @@ Factors = Mapping[str, Mapping[str, Factor]]
 """By stage and channel."""
 
 
+def factors_of(factors: Factors, channels: Iterable[str]) -> Factors:
+    """Return the factors of these channels alone, without stages that have none."""
+    wanted = set(channels)
+    kept = {stage: {c: f for c, f in found.items() if c in wanted} for stage, found in factors.items()}
+    return {stage: found for stage, found in kept.items() if found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What the sums of one stage and channel, over all kinds of message and steps, come to: weighted by age, without those before a change."""
+
+    stage: str
+    channel: str
+    factor: Factor
+    observed: float
+    expected: float
+
+
 class Corrections:
     """The sums of one bundle, and the factors that follow from them. Not safe for threads.
 
-    Factors for an hour are worked out when they are first asked for, and stay; what is added later for earlier hours counts from the next hour on.
+    The factors for an hour are a function of the sums: it does not matter in which order or how late they were added.
     """
 
     def __init__(self, bundle: str) -> None:
         self.bundle = bundle
         self._tables: dict[tuple[str, str], _Table] = {}
-        self._hour = -1
+        self._hour: int | None = None
         self._summaries: dict[tuple[str, str], _Summary] = {}
         self._factors: dict[tuple[str, int], Factors] = {}
 
@@ -205,24 +272,44 @@ class Corrections:
             if cell.bundle == self.bundle:
                 table = self._tables.setdefault((cell.stage, cell.channel), _Table())
                 table.add((cell.kind, cell.step), cell.hour, sums)
+                if self._hour is not None and cell.hour <= self._hour:
+                    self._hour = None
 
     def factors(self, hour: int, kind: str, step: int) -> Factors:
-        """Return the factors for a kind of message and a step (1, or 2 for later ones), from trials over before an hour since 1970."""
-        if hour != self._hour:
-            self._hour = hour
-            self._factors = {}
-            self._summaries = {}
-            for key, table in self._tables.items():
-                summary = table.summary(hour, _STRENGTH[key[0]])
-                if summary is not None:
-                    self._summaries[key] = summary
-        asked = (kind, min(step, 2))
+        """Return the factors for a kind of message and a step (1, or 2 for later ones), from trials over when an hour since 1970 begins."""
+        self._summarise(hour)
+        asked = (kind, min(step, LATER_STEP))
         if asked not in self._factors:
             found: dict[str, dict[str, Factor]] = {}
             for (stage, channel), summary in self._summaries.items():
                 found.setdefault(stage, {})[channel] = summary.factor(*asked)
             self._factors[asked] = found
         return self._factors[asked]
+
+    def corrections(self, hour: int) -> list[Correction]:
+        """Return what the sums come to when an hour begins, by stage and channel in order."""
+        self._summarise(hour)
+        return [
+            Correction(
+                stage=stage,
+                channel=channel,
+                factor=Factor(value=_limited(summary.coarse), deviation=summary.deviation),
+                observed=summary.observed,
+                expected=summary.expected,
+            )
+            for (stage, channel), summary in sorted(self._summaries.items())
+        ]
+
+    def _summarise(self, hour: int) -> None:
+        if hour == self._hour:
+            return
+        self._hour = hour
+        self._factors = {}
+        self._summaries = {}
+        for key, table in self._tables.items():
+            summary = table.summary(hour, _STRENGTH[key[0]])
+            if summary is not None:
+                self._summaries[key] = summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,14 +318,21 @@ class _Summary:
 
     coarse: float
     deviation: float
+    observed: float
+    expected: float
     by_kind: Mapping[str, tuple[float, float]]
     by_step: Mapping[int, tuple[float, float]]
 
     def factor(self, kind: str, step: int) -> Factor:
-        value = self.coarse
+        value, variance = self.coarse, self.deviation**2
         for observed, expected in (self.by_kind.get(kind, (0.0, 0.0)), self.by_step.get(step, (0.0, 0.0))):
             value *= (_FINER_STRENGTH + observed) / (_FINER_STRENGTH + self.coarse * expected)
-        return Factor(value=round(min(max(value, _LEAST), _MOST), 4), deviation=self.deviation)
+            variance += 1 / (_FINER_STRENGTH + max(observed, 0.0))
+        return Factor(value=_limited(value), deviation=round(math.sqrt(variance), 4))
+
+
+def _limited(value: float) -> float:
+    return round(min(max(value, _LEAST), _MOST), 4)
 
 
 class _Table:
@@ -272,8 +366,7 @@ class _Table:
         known = self._sums[: len(self._rows), : max(now - self._first + 1, 0)]
         if not known.any():
             return None
-        table = known / UNIT
-        total = table.sum(axis=0)
+        table, total = known / UNIT, known.sum(axis=0) / UNIT
         begin = find_change(total[:, 0], total[:, 1])
         hours = self._first + np.arange(table.shape[1])
         weight = np.exp2(-(now - hours) / _HALF_LIFE_HOURS)
@@ -281,14 +374,17 @@ class _Table:
         by_key = np.tensordot(table, weight, axes=(1, 0))
         by_kind: dict[str, tuple[float, float]] = {}
         by_step: dict[int, tuple[float, float]] = {}
-        for (kind, step), row in self._rows.items():
+        for (kind, step), row in sorted(self._rows.items()):
             o, e = (float(x) for x in by_key[row])
             by_kind[kind] = (by_kind.get(kind, (0.0, 0.0))[0] + o, by_kind.get(kind, (0.0, 0.0))[1] + e)
             by_step[step] = (by_step.get(step, (0.0, 0.0))[0] + o, by_step.get(step, (0.0, 0.0))[1] + e)
-        observed, expected = (float(x) for x in by_key.sum(axis=0))
+        observed = sum(o for o, _ in by_step.values())
+        expected = sum(e for _, e in by_step.values())
         return _Summary(
             coarse=(strength + observed) / (strength + expected),
             deviation=round(1 / math.sqrt(strength + max(observed, 0.0)), 4),
+            observed=observed,
+            expected=expected,
             by_kind=by_kind,
             by_step=by_step,
         )
@@ -306,6 +402,6 @@ def find_change(observed: FloatArray, expected: FloatArray) -> int:
 
 def _likelihood(observed: FloatArray, expected: FloatArray) -> FloatArray:
     """Return max over rates of the Poisson log likelihood, up to what does not depend on the split."""
-    o, e = np.maximum(observed, 0.0), np.maximum(expected, 1e-9)
+    o, e = np.maximum(observed, 0.0), np.maximum(expected, _LEAST_EXPECTED)
     found: FloatArray = np.where(o > 0, o * np.log(np.maximum(o, 1e-12) / e), 0.0) - o
     return found

@@ -50,6 +50,7 @@ _HOURLY, _SIX_HOURLY = 5 * 24, 14 * 24
 _LEAST_LOG_RELEVANCE = -30.0
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
+_MOST_CLICK = 0.98
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -256,9 +257,10 @@ class FunnelModel:
         hazard = stages.notice_factor[:, None] * alone
         delivered = np.minimum(stages.delivered * stages.deliver_factor, 1.0)
         keep = self._tables.keep[stages.rows]
-        weights = self._weights_of_interest(context, stages, place, made)
-        click, order = self._scores(stages, _log_relevance(context, grid.middle))
-        react = self._reactions(stages, click, order, weights, margin_micros, harm_micros)
+        weights, weights_alone = self._weights_of_interest(context, stages, place, made)
+        click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle))
+        click = self._click(click_score)
+        react = self._reactions(stages, click, order_score, weights, margin_micros, harm_micros)
 
         noticed = _noticed(grid, hours, of, keep, hazard) * delivered[of, None]
         worth, before = react.along(noticed, of)
@@ -287,7 +289,15 @@ class FunnelModel:
             begin=grid.begin,
             row=np.arange(len(sends)),
             forecasts=Forecasts(
-                grid=grid, hours=hours, of=of, keep=keep, hazard=alone, stages=stages, click=click, order=order
+                grid=grid,
+                hours=hours,
+                of=of,
+                keep=keep,
+                hazard=alone,
+                stages=stages,
+                click=click,
+                weights=weights_alone,
+                order=order_score,
             ),
         )
 
@@ -322,16 +332,17 @@ class FunnelModel:
 
     def _weights_of_interest(
         self, context: Context, stages: "_Stages", place: Mapping[str, int], made: Sequence[Made]
-    ) -> FloatArray:
-        """Return the weights of the nodes given what came of the sends that were noticed, shape (Z,)."""
-        weights = _NODE_WEIGHTS
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the weights of the nodes given what came of the sends that were noticed, with factors and by the bundle alone, shape (Z,)."""
+        weights = weights_alone = _NODE_WEIGHTS
         for m in made:
             if m.noticed_hours is not None:
                 score, _ = self._scores(stages, _log_relevance(context, np.array([m.noticed_hours])))
-                q = self._click(stages, score)[place[m.channel], :, 0]
+                alone = self._click(score)
+                q, q_alone = (x[place[m.channel], :, 0] for x in (_corrected(alone, stages.click_factor), alone))
                 weights = weights * (q if m.is_clicked else 1 - q)
-        found: FloatArray = weights / weights.sum()
-        return found
+                weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - q_alone)
+        return weights / weights.sum(), weights_alone / weights_alone.sum()
 
     def _by_hour(self, context: Context, rows: IntArray, grid: "_Grid") -> FloatArray:
         """Return by what the hazard of channels is multiplied in each hour of the grid, shape (n, H)."""
@@ -347,25 +358,23 @@ class FunnelModel:
         click = stages.click[:, None] + self._tables.click_decay[rows, None] * relevance
         return click, stages.order[:, None] + self._tables.order_decay[rows, None] * relevance
 
-    def _click(self, stages: "_Stages", score: FloatArray) -> FloatArray:
-        """Return P(click | noticed) by channel, node and cell, shape (n, Z, G)."""
+    def _click(self, score: FloatArray) -> FloatArray:
+        """Return P(click | noticed) by channel, node and cell, without factors, shape (n, Z, G)."""
         sigma = self.description.interest_deviation
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
-        found = _logistic(logit[:, None, :] + sigma * _NODES[:, None])
-        likely: FloatArray = np.minimum(found * stages.click_factor[:, None, None], 0.98)
-        return likely
+        return _logistic(logit[:, None, :] + sigma * _NODES[:, None])
 
     def _reactions(
         self,
         stages: "_Stages",
-        click_score: FloatArray,
+        click_alone: FloatArray,
         order_score: FloatArray,
         weights: FloatArray,
         margin: float,
         harm: float,
     ) -> "_Reactions":
         """Return what follows once a message is noticed, by channel and cell."""
-        q = self._click(stages, click_score)
+        q = _corrected(click_alone, stages.click_factor)
         caused = np.maximum(_logistic(order_score) - stages.organic, 0.0)
         gain = np.minimum(stages.gain_factor[:, None] * caused, 1.0 - stages.organic)
         left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
@@ -546,7 +555,9 @@ class Forecasts:
     """Shape (n, H)."""
     stages: _Stages
     click: FloatArray
-    """Score of a click by cell, shape (n, G)."""
+    """P(click | noticed) by node and cell, shape (n, Z, G)."""
+    weights: FloatArray
+    """Of the nodes, given what was made before, shape (Z,)."""
     order: FloatArray
     """Score of an order by cell, shape (n, G)."""
 
@@ -555,7 +566,7 @@ class Forecasts:
         channel, grid = self.of[row], self.grid
         rate = _rates(grid, self.hours[row : row + 1], self.of[row : row + 1], self.keep, self.hazard)[0]
         cell = np.searchsorted(grid.begin, np.arange(grid.hours), side="right") - 1
-        click, order = _logistic(self.click[channel])[cell], _logistic(self.order[channel])[cell]
+        click, order = (self.weights @ self.click[channel])[cell], _logistic(self.order[channel])[cell]
         hour = math.floor(self.hours[row])
         edges = [min(max(hour + edge - grid.origin, 0), grid.hours) for edge in (0, *GROUP_EDGES)]
         found: list[tuple[float, float, float]] = []
@@ -609,6 +620,12 @@ def _rates(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazar
     kept[rows, hour] = at_begin
     found: FloatArray = kept * hazard[of]
     return found
+
+
+def _corrected(click: FloatArray, factor: FloatArray) -> FloatArray:
+    """Return P(click | noticed) times the channel's factor, at most the greater of 0.98 and what it was; shape (n, Z, G)."""
+    likely: FloatArray = np.minimum(click * factor[:, None, None], np.maximum(click, _MOST_CLICK))
+    return likely
 
 
 def _log_relevance(context: Context, hours: FloatArray) -> FloatArray:

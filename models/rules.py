@@ -182,6 +182,8 @@ class PolicyRules:
     paid_caution: Share = 0.05
     """A send with a price is chosen over a free one only where its value with what may follow is greater even after taking this share off."""
     free_first: FreeFirstMode = "by_value"
+    correction: bool = True
+    """Whether what the bundle says is corrected by what has been seen since it was trained (models.correction)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from service.bundles import BundleHolder
 from service.clock import Clock, RequestClock, SystemClock, ignore
 from service.customers import Customers
 from service.decisions import Decisions
+from service.learning import Learner
 from service.outcomes import Outcomes
 from service.registry import Registry
 from service.rpc.server import Server
@@ -57,7 +58,8 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             _log.warning("no bundle serves, the rule cascade decides", error=str(error))
         customers = Customers(store, rules, clock, key)
         observe = request_clock.observe if settings.clock == "request" else ignore
-        decisions = Decisions(store, rules, bundles, clock, customers, key)
+        learner = Learner(store, settings.correction_poll_seconds)
+        decisions = Decisions(store, rules, bundles, clock, customers, learner, key)
         closing.callback(decisions.close)
         streams = threading.Semaphore(settings.streams)
         server = Server(
@@ -65,7 +67,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             ChannelChoiceServicer(decisions, rules, clock, streams, observe),
             OutcomeServicer(Outcomes(store, rules, clock, customers, key), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
-            AdminServicer(store, rules, clock, bundles, decisions, clock.now()),
+            AdminServicer(store, rules, clock, bundles, decisions, learner, clock.now()),
         )
         bundles.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)

@@ -11,6 +11,7 @@ from models.errors import NotFound
 from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.clock import Clock
+from service.learning import learn_merge
 from service.requests import Person, UpsertRequest
 from service.store.identity import hash_identity
 from service.store.profile import Profile
@@ -194,6 +195,7 @@ def keep_person(unit: Unit, person: Resolved, moment: int) -> None:
 def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
     """Merge several people into the one known longest, and return their key."""
     winner = min(keys, key=lambda key: (unit.find_create_time(key) or 0, key))
+    learn_merge(unit, keys)
     unit.merge_customers(winner, [key for key in keys if key != winner], moment)
     return winner
 

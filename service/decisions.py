@@ -2,14 +2,16 @@
 
 import hmac
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from models.arbitrate import decide_together
+from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import ChannelOption, Content, Context, Message, Mode, Verdict
+from models.correction import Factors
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
 from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
 from models.features import NO_SEND
@@ -19,6 +21,7 @@ from models.rules import Rules
 from service.bundles import BundleHolder
 from service.clock import Clock
 from service.customers import Customers, Resolved, keep_person
+from service.learning import Learner
 from service.outcomes import adopt_parked, cascade_events, contact_of
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
 from service.store.profile import Profile
@@ -52,13 +55,21 @@ class Decisions:
     """Decides, keeps what was decided before it answers, and answers the same again to the same request."""
 
     def __init__(
-        self, store: Store, rules: Rules, bundles: BundleHolder, clock: Clock, customers: Customers, digest_key: bytes
+        self,
+        store: Store,
+        rules: Rules,
+        bundles: BundleHolder,
+        clock: Clock,
+        customers: Customers,
+        learner: Learner,
+        digest_key: bytes,
     ) -> None:
         self._store = store
         self._rules = rules
         self._bundles = bundles
         self._clock = clock
         self._customers = customers
+        self._learner = learner
         self._digest_key = digest_key
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         self._count = 0
@@ -126,9 +137,9 @@ class Decisions:
             known = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
             answers = {place: self._replay(row, digests[place]) for place, row in enumerate(known) if row is not None}
             fresh = [place for place in range(len(requests)) if place not in answers]
-            now = self._clock.now()
-            contexts = [self._first_context(requests[place], person, now) for place in fresh]
-            decisions = [_stamped(d) for d in decide_together(contexts, self._rules, self._bundles.current)]
+            now, bundle = self._clock.now(), self._bundles.current
+            contexts = [self._first_context(requests[place], person, now, bundle) for place in fresh]
+            decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle)]
             asked = {h for place in fresh for h in hashes[place]}
             person = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
             entries = [
@@ -165,7 +176,8 @@ class Decisions:
             last = steps[-1]
             if last.verdict != Verdict.SEND:
                 return self._stored(last, is_replayed=True)
-            context = self._next_context(request, steps, key, profile)
+            bundle = self._bundles.current
+            context = self._next_context(request, steps, key, profile, bundle)
             progress = self._progress(context, steps)
             end = find_end(context, self._rules, progress)
             if end is not None:
@@ -177,7 +189,7 @@ class Decisions:
                         verdict=Verdict.DEFER, retry_time=ready, policy="waiting", rules_name=self._rules.name
                     )
                     return self._answer(_stamped(Decision(context=context, choice=waiting)), last.request_id)
-                decision = _stamped(decide(context, self._rules, self._bundles.current))
+                decision = _stamped(decide(context, self._rules, bundle))
             is_final = decision.choice.verdict is not Verdict.DEFER
             entry = _Entry(decision=decision, request_id=last.request_id, digest=last.request_digest)
             if is_final and self._keep([entry], None) == [False]:
@@ -236,9 +248,10 @@ class Decisions:
         if choice.verdict is Verdict.SEND and choice.slot is not None and decision.context.mode is Mode.LIVE:
             end = to_micros(choice.slot.end)
             work.insert_contact(contact_of(row, message.topic, message.category, end))
+        self._learner.book(work, decision, row)
         adopt_parked(work, [row], self._rules, row.decide_time)
 
-    def _first_context(self, request: ChooseRequest, person: Resolved, now: datetime) -> Context:
+    def _first_context(self, request: ChooseRequest, person: Resolved, now: datetime, bundle: Bundle | None) -> Context:
         message = _message(request.message, self._rules, now)
         features = {**person.profile.features, **request.person.features, **request.features}
         return Context(
@@ -253,11 +266,17 @@ class Decisions:
             constraints=request.constraints,
             features=features,
             paused=self._paused(),
+            factors=self._factors(bundle, now, message.kind, 1, [channel.channel for channel in request.channels]),
             mode=request.mode,
         )
 
     def _next_context(
-        self, request: AdvanceRequest, steps: Sequence[DecisionRow], key: str, profile: Profile
+        self,
+        request: AdvanceRequest,
+        steps: Sequence[DecisionRow],
+        key: str,
+        profile: Profile,
+        bundle: Bundle | None,
     ) -> Context:
         """Return the context of the next step: that of the first, as things are now."""
         now = self._clock.now()
@@ -281,6 +300,7 @@ class Decisions:
             seed=make_seed(steps[0].request_id, number),
             tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
             paused=self._paused(),
+            factors=self._factors(bundle, now, first.message.kind, number, options),
             reserved=(),
         )
 
@@ -298,6 +318,12 @@ class Decisions:
             last_wait=_last_wait(last, self._rules),
             steps_made=len(steps),
         )
+
+    def _factors(self, bundle: Bundle | None, now: datetime, kind: str, step: int, channels: Iterable[str]) -> Factors:
+        """Return what has been learned since the bundle was trained, as far as the rules let it count."""
+        if bundle is None or not self._rules.policy.correction:
+            return {}
+        return self._learner.factors(bundle.version, now, kind, step, channels)
 
     def _paused(self) -> tuple[str, ...]:
         return tuple(row.channel for row in self._store.read(lambda reader: reader.list_pauses()))

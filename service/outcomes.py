@@ -12,6 +12,7 @@ from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.clock import Clock
 from service.customers import Customers, keep_person
+from service.learning import learn
 from service.requests import ReportedOutcome
 from service.store.profile import Profile
 from service.store.store import ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit
@@ -108,6 +109,8 @@ class Outcomes:
         unit.insert_outcome(row)
         if steps:
             apply(unit, row, steps, now)
+        if row.status != Status.PARKED:
+            learn(unit, row, steps)
         return Reported(event_id=outcome.event_id, status=Status(row.status))
 
 
@@ -164,6 +167,7 @@ def adopt_parked(unit: Unit, steps: Sequence[DecisionRow], rules: Rules, now: in
             settled = settle(row, steps, rules)
             unit.update_outcome(row.event_id, settled.status, settled.step, settled.customer_key)
             apply(unit, settled, steps, now)
+            learn(unit, settled, steps)
 
 
 def cascade_events(reader: Reader, decision: DecisionRow, first: DecisionRow) -> list[tuple[Event, int]]:

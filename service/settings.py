@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Where bundles fetched over http(s) are kept."""
     bundle_poll_seconds: Seconds = 30
     """How often the alias is looked up."""
+    correction_poll_seconds: Seconds = 10
+    """How often what was learned since the bundle was trained is read again; at each new hour it is in any case."""
     clock: Literal["system", "request"] = "system"
     """Where the time comes from; request: from earliest_time and occur_time of what is sent, for simulation."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16

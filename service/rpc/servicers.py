@@ -7,6 +7,7 @@ from datetime import datetime
 import grpc
 import structlog
 
+from models.correction import Correction
 from models.errors import ChannelChoiceError, InvalidInput, Violation
 from models.record import from_micros, to_micros
 from models.rules import Rules
@@ -23,6 +24,7 @@ from service.gen.channelchoice.v1 import customer_service_pb2_grpc as customer_g
 from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
 from service.gen.channelchoice.v1 import outcome_service_pb2 as report_pb
 from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grpc
+from service.learning import Learner
 from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
 from service.rpc.answer import customer_message, decision_message, money, outcome_message, stamp
@@ -250,6 +252,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         clock: Clock,
         bundles: BundleHolder,
         decisions: Decisions,
+        learner: Learner,
         start_time: datetime,
     ) -> None:
         self._store = store
@@ -257,6 +260,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         self._clock = clock
         self._bundles = bundles
         self._decisions = decisions
+        self._learner = learner
         self._start_time = start_time
 
     @answering
@@ -275,6 +279,8 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             decision_count=self._decisions.count,
             exploration_cost=money(self._decisions.exploration_cost_micros, self._rules),
         )
+        if bundle is not None:
+            answer.corrections.extend(map(_correction, self._learner.corrections(bundle.version, self._clock.now())))
         if self._bundles.load_time is not None:
             answer.bundle_load_time.CopyFrom(stamp(self._bundles.load_time))
         return answer
@@ -315,6 +321,17 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         was_paused = self._store.write(lambda unit: unit.delete_pause(channel))
         _log.info("channel resumed", channel=channel)
         return admin_pb.ResumeChannelResponse(was_paused=was_paused)
+
+
+def _correction(found: Correction) -> admin_pb.Correction:
+    return admin_pb.Correction(
+        stage=found.stage,
+        channel=found.channel,
+        factor=found.factor.value,
+        deviation=found.factor.deviation,
+        observed=found.observed,
+        expected=found.expected,
+    )
 
 
 def _pause(row: PauseRow) -> admin_pb.PausedChannel:

@@ -92,6 +92,19 @@ contacts = Table(
     Index("contacts_by_customer", "customer_key", "start_time"),
 )
 
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("bundle", String(128), primary_key=True),
+    Column("hour", Integer, primary_key=True, comment="since 1970, at whose begin the trials were over"),
+    Column("stage", String(16), primary_key=True),
+    Column("channel", String(32), primary_key=True),
+    Column("kind", String(64), primary_key=True, comment="kind of message"),
+    Column("step", Integer, primary_key=True, comment="1, or 2 for all later ones"),
+    Column("observed", BigInteger, nullable=False, comment="in millionths"),
+    Column("expected", BigInteger, nullable=False, comment="in millionths"),
+)
+
 pauses = Table(
     "pauses",
     metadata,

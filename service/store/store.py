@@ -14,6 +14,7 @@ from sqlalchemy import Select, Table, bindparam, func, literal_column, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
+from models.correction import ORDERS, Cell, Sums
 from models.errors import StoreUnavailable
 from service.store import schema
 from service.store.engine import open_engine
@@ -126,7 +127,17 @@ def _values(row: object) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _names(type(row))}
 
 
-_d, _o, _c = schema.decisions.c, schema.outcomes.c, schema.contacts.c
+def _add_to(table: Table, keys: Iterable[str], sums: Iterable[str]) -> str:
+    """Return a statement that inserts a row, or adds to the one that is there."""
+    clause = sqlite.insert(table)
+    return _sql(
+        clause.on_conflict_do_update(
+            index_elements=list(keys), set_={name: table.c[name] + clause.excluded[name] for name in sums}
+        )
+    )
+
+
+_d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
 _decision = _select(schema.decisions, DecisionRow)
 _outcome = _select(schema.outcomes, OutcomeRow)
 _SQL = {
@@ -158,6 +169,40 @@ _SQL = {
         .order_by(_o.occur_time.desc())
         .limit(bindparam("most"))
         .offset(literal_column("0"))
+    ),
+    "list_clicked": _sql(
+        select(_o.decision_id, _o.step)
+        .where(
+            _o.customer_key == bindparam("customer_key"),
+            _o.occur_time >= bindparam("since"),
+            _o.occur_time < bindparam("until"),
+            _o.type == literal_column("'clicked'"),
+            _o.status == literal_column("'accepted'"),
+            ~_o.machine_generated,
+        )
+        .distinct()
+        .order_by(_o.decision_id, _o.step)
+    ),
+    "list_orders": _sql(
+        select(_o.event_id, _o.occur_time)
+        .where(
+            _o.customer_key == bindparam("customer_key"),
+            _o.occur_time >= bindparam("since"),
+            _o.occur_time < bindparam("until"),
+            _o.type.in_([literal_column(f"'{kind}'") for kind in ORDERS]),
+            _o.status != literal_column("'parked'"),
+            ~_o.machine_generated,
+        )
+        .order_by(_o.occur_time, _o.event_id)
+    ),
+    "list_statistics": _sql(
+        select(_s.bundle, _s.stage, _s.channel, _s.kind, _s.step, _s.hour, _s.observed, _s.expected)
+        .where(
+            _s.bundle == bindparam("bundle"),
+            _s.hour >= bindparam("since_hour"),
+            _s.hour <= bindparam("until_hour"),
+        )
+        .order_by(_s.hour, _s.stage, _s.channel, _s.kind, _s.step)
     ),
     "list_contacts": _sql(
         _select(schema.contacts, ContactRow)
@@ -194,6 +239,10 @@ _SQL = {
     "insert_identity": _insert(schema.identities),
     "insert_customer": _insert(schema.customers),
     "insert_pause": _insert(schema.pauses),
+    "add_statistics": _add_to(
+        schema.statistics, ["bundle", "hour", "stage", "channel", "kind", "step"], ["observed", "expected"]
+    ),
+    "delete_statistics": _sql(schema.statistics.delete().where(_s.hour < bindparam("before_hour"))),
     "delete_pause": _sql(schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel"))),
     "delete_customer": _sql(
         schema.customers.delete().where(schema.customers.c.customer_key == bindparam("customer_key"))
@@ -245,6 +294,19 @@ class Reader:
     def list_activity(self, customer_key: str, after: int, until: int, most: int) -> list[tuple[str, int, str, int]]:
         """Return (type, time, decision, step) of the latest things that a customer did within (after, until], the newest first."""
         return self._rows("list_activity", customer_key=customer_key, after=after, until=until, most=most)
+
+    def list_clicked(self, customer_key: str, since: int, until: int) -> list[tuple[str, int]]:
+        """Return (decision, step) of the sends that a customer clicked within [since, until), each once."""
+        return self._rows("list_clicked", customer_key=customer_key, since=since, until=until)
+
+    def list_orders(self, customer_key: str, since: int, until: int) -> list[tuple[str, int]]:
+        """Return (event, time) of a customer's orders and purchases within [since, until); not those whose decision is not known."""
+        return self._rows("list_orders", customer_key=customer_key, since=since, until=until)
+
+    def list_statistics(self, bundle: str, since_hour: int, until_hour: int) -> list[tuple[Cell, Sums]]:
+        """Return the sums of a bundle's trials that were over in these hours, both included, in order."""
+        rows = self._rows("list_statistics", bundle=bundle, since_hour=since_hour, until_hour=until_hour)
+        return [(Cell(*row[:6]), Sums(*row[6:])) for row in rows]
 
     def list_contacts(self, customer_key: str, after: int) -> list[ContactRow]:
         """Return a customer's contacts that count and start after a time, in order."""
@@ -298,6 +360,15 @@ class Unit(Reader):
 
     def insert_outcome(self, row: OutcomeRow) -> None:
         self._run("insert_outcome", _values(row))
+
+    def add_statistics(self, sums: Iterable[tuple[Cell, Sums]]) -> None:
+        """Add to sums; those that are not there yet begin with 0."""
+        for cell, added in sums:
+            self._run("add_statistics", _values(cell) | _values(added))
+
+    def delete_statistics(self, before_hour: int) -> None:
+        """Delete the sums of hours before this one, of all bundles."""
+        self._run("delete_statistics", {"before_hour": before_hour})
 
     def insert_contact(self, row: ContactRow) -> None:
         self._run("insert_contact", _values(row))

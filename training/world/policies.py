@@ -4,7 +4,7 @@ All but the oracles see what the service sees. Up-to-three-SMS stands for life b
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.context import Contact, Context, Verdict
-from models.correction import Cell, Corrections, Forecast, Happenings, change, epoch_hour, happenings
+from models.correction import (
+    ORDERS,
+    Corrections,
+    Forecast,
+    Happenings,
+    cells,
+    change,
+    epoch_hour,
+    happenings,
+)
 from models.decide import decide
 from models.eligibility import EligibleChannel, find_eligible
 from models.features import NO_SEND, Action
@@ -36,8 +45,6 @@ from training.world.run import World
 from training.world.truth import Send, Truth
 
 FloatArray = NDArray[np.float64]
-_Sent = tuple[Forecast, str, str, list[tuple[str, int]]]
-"""A send's forecast, channel, kind of message and outcomes, as (type, hour)."""
 _NOTHING = Reply(action=Action(channel=NO_SEND))
 _RESEND = timedelta(hours=24)
 _DAY_BEGINS, _DAY_ENDS = 10, 19
@@ -197,6 +204,18 @@ class MostEngaged(_Deaf):
         return Reply(action=Action(channel=best.channel, send_time=moment))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """A send that the service decided, with what was told of it since."""
+
+    step: int
+    channel: str
+    kind: str
+    customer_id: str
+    forecast: Forecast
+    outcomes: list[tuple[str, int]] = field(default_factory=list)
+
+
 class ServiceCore:
     """The service's decision core in this process: `models.decide` with a bundle, corrected by outcomes, advanced as AdvanceCascade does."""
 
@@ -210,8 +229,11 @@ class ServiceCore:
         if not is_adaptive:
             self.name += ", without correction"
         self._rules, self._bundle = rules, bundle
-        self._corrections = Corrections("" if bundle is None else bundle.version) if is_adaptive else None
-        self._sent: dict[tuple[str, int], _Sent] = {}
+        is_corrected = is_adaptive and rules.policy.correction
+        self._corrections = Corrections("" if bundle is None else bundle.version) if is_corrected else None
+        self._sent: dict[str, list[_Sent]] = {}
+        self._messages: dict[str, set[str]] = {}
+        self._orders: dict[str, list[int]] = {}
 
     def decide(self, context: Context) -> Reply:
         if context.step > self._rules.cascade.max_steps:
@@ -225,9 +247,15 @@ class ServiceCore:
         if choice.verdict is not Verdict.SEND or choice.action is None or choice.action.send_time is None:
             return Reply(action=Action(channel=NO_SEND), propensity=choice.propensity)
         if choice.forecast is not None:
-            entry: _Sent = (choice.forecast, choice.action.channel, context.message.kind, [])
-            self._sent[context.decision_id, context.step] = entry
-            self._book(context.step, entry, None)
+            sent = _Sent(
+                step=context.step,
+                channel=choice.action.channel,
+                kind=context.message.kind,
+                customer_id=context.customer.key,
+                forecast=choice.forecast,
+            )
+            self._sent.setdefault(context.decision_id, []).append(sent)
+            self._book(sent, None, self._known(context.decision_id, sent))
         following = choice.steps[1].not_before if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
 
@@ -237,24 +265,35 @@ class ServiceCore:
         if self._corrections is not None:
             self._corrections = Corrections(bundle.version)
         self._sent.clear()
+        self._messages.clear()
 
     def observe(self, outcome: Outcome) -> None:
         """Correct the bundle by the outcome."""
-        entry = self._sent.get((outcome.decision_id, outcome.step))
-        if entry is not None:
-            before = happenings(entry[3])
-            entry[3].append((outcome.type, epoch_hour(outcome.occur_time)))
-            self._book(outcome.step, entry, before)
+        hour = epoch_hour(outcome.occur_time)
+        messages = {outcome.decision_id}
+        if outcome.type == "clicked":
+            self._messages.setdefault(outcome.customer_id, set()).add(outcome.decision_id)
+        elif outcome.type in ORDERS:
+            messages |= self._messages.get(outcome.customer_id, set())
+        sends = [(name, sent) for name in sorted(messages) for sent in self._sent.get(name, ())]
+        before = [self._known(name, sent) for name, sent in sends]
+        if outcome.type in ORDERS:
+            self._orders.setdefault(outcome.customer_id, []).append(hour)
+        for sent in self._sent.get(outcome.decision_id, ()):
+            if sent.step == outcome.step:
+                sent.outcomes.append((outcome.type, hour))
+        for (name, sent), known in zip(sends, before, strict=True):
+            self._book(sent, known, self._known(name, sent))
 
-    def _book(self, step: int, entry: _Sent, before: Happenings | None) -> None:
-        if self._corrections is None:
+    def _known(self, decision_id: str, sent: "_Sent") -> Happenings:
+        others = (o for other in self._sent[decision_id] if other is not sent for o in other.outcomes)
+        return happenings(sent.outcomes, others, self._orders.get(sent.customer_id, ()))
+
+    def _book(self, sent: "_Sent", before: Happenings | None, after: Happenings) -> None:
+        if self._corrections is None or before == after:
             return
-        forecast, channel, kind, outcomes = entry
-        changed = change(forecast, before, happenings(outcomes))
-        bundle = self._corrections.bundle
-        self._corrections.add(
-            (Cell(bundle, stage, channel, kind, min(step, 2), hour), sums) for (stage, hour), sums in changed.items()
-        )
+        changed = change(sent.forecast, before, after)
+        self._corrections.add(cells(self._corrections.bundle, sent.channel, sent.kind, sent.step, changed))
 
 
 class Oracle(_Deaf):

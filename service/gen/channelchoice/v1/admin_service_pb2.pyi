@@ -70,6 +70,48 @@ class PausedChannel(_message.Message):
 Global___PausedChannel: _TypeAlias = PausedChannel  # noqa: Y015
 
 @_typing.final
+class Correction(_message.Message):
+    """How what customers do differs from what the bundle expected, for one stage of one channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """deliver, notice, click, order or unsubscribe."""
+    channel: _builtins.str
+    """The channel."""
+    factor: _builtins.float
+    """What the bundle's chance of the stage is multiplied by, over all kinds of message; in [0.02, 5], 1 where it is as expected."""
+    deviation: _builtins.float
+    """Relative standard deviation of the factor."""
+    observed: _builtins.float
+    """How often it was observed. Earlier hours count for less, those before a sudden change not at all."""
+    expected: _builtins.float
+    """How often the bundle expected it in the same trials, weighted alike."""
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        factor: _builtins.float = ...,
+        deviation: _builtins.float = ...,
+        observed: _builtins.float = ...,
+        expected: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "deviation", b"deviation", "expected", b"expected", "factor", b"factor", "observed", b"observed", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
+
+@_typing.final
 class GetServingStatusResponse(_message.Message):
     """Answer of GetServingStatus."""
 
@@ -85,6 +127,7 @@ class GetServingStatusResponse(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     DECISION_COUNT_FIELD_NUMBER: _builtins.int
     EXPLORATION_COST_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     service_version: _builtins.str
     """Version of the service."""
     rules_version: _builtins.str
@@ -115,6 +158,12 @@ class GetServingStatusResponse(_message.Message):
         nothing was explored. Never above exploration_budget of the rules file, where it has one.
         """
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Correction]:
+        """What has been learned since the bundle was trained, by stage and channel. Decisions use it unless policy.correction of the rules file is
+        false. Empty where no bundle serves, or it forecasts nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -128,10 +177,11 @@ class GetServingStatusResponse(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         decision_count: _builtins.int = ...,
         exploration_cost: _money_pb2.Money | None = ...,
+        corrections: _abc.Iterable[Global___Correction] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "paused_channels", b"paused_channels", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "paused_channels", b"paused_channels", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

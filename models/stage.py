@@ -60,7 +60,7 @@ class Design:
         end += len(self._gaps)
         for index, size in self._categories:
             codes = matrix[:, index]
-            known = np.flatnonzero(~np.isnan(codes))
+            known = np.flatnonzero((codes >= 0) & (codes < size))
             found[known, end + codes[known].astype(np.intp)] = 1.0
             end += size
         return found
@@ -77,7 +77,7 @@ class Design:
         if self._channel is None:
             return np.full(len(matrix), -1, dtype=np.intp)
         codes = matrix[:, self._channel]
-        return np.where(np.isnan(codes), -1, np.nan_to_num(codes)).astype(np.intp)
+        return np.where((codes >= 0) & (codes < len(self.channels)), codes, -1.0).astype(np.intp)
 
 
 def linear_scores(weights: FloatArray, base: FloatArray, codes: NDArray[np.intp]) -> FloatArray:

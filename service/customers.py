@@ -15,13 +15,13 @@ from service.learning import learn_merge
 from service.requests import Person, UpsertRequest
 from service.store.identity import hash_identity
 from service.store.profile import Profile
-from service.store.store import Reader, Store, Unit
+from service.store.store import ENGAGED, Reader, Store, Unit
 
 _CONTACT_MEMORY = timedelta(days=60)
 """How long features look back; caps look back as far as their windows reach."""
 ORDER_MEMORY = timedelta(days=365)
-_ACTIVITY_MEMORY = timedelta(days=180)
-_MOST_ACTIVITY = 400
+ACTIVITY_MEMORY = timedelta(days=180)
+MOST_ACTIVITY = 400
 _STRIPES = 4096
 
 
@@ -157,8 +157,8 @@ class Customers:
         def question(reader: Reader) -> CustomerState:
             contacts = reader.list_contacts(key, to_micros(now - self._contact_memory))
             orders = reader.list_purchases(key, to_micros(now - ORDER_MEMORY))
-            done = reader.list_activity(key, to_micros(now - _ACTIVITY_MEMORY), to_micros(now), _MOST_ACTIVITY)
-            seen, clicked = _first_times(done, ("seen", "opened", "clicked")), _first_times(done, ("clicked",))
+            done = reader.list_activity(key, to_micros(now - ACTIVITY_MEMORY), to_micros(now), MOST_ACTIVITY)
+            seen, clicked = first_times(done, ENGAGED), first_times(done, ("clicked",))
             return CustomerState(
                 key=key,
                 time_zone=(person and person.time_zone) or profile.time_zone or self._rules.time_zone,
@@ -207,7 +207,7 @@ def contact_memory(rules: Rules) -> timedelta:
     return max([_CONTACT_MEMORY, *(window + slip for window in windows)])
 
 
-def _first_times(done: Sequence[tuple[str, int, str, int]], types: Sequence[str]) -> dict[tuple[str, int], datetime]:
+def first_times(done: Sequence[tuple[str, int, str, int]], types: Sequence[str]) -> dict[tuple[str, int], datetime]:
     """Return when each send, by decision and step, was first followed by one of these types; `done` begins with the newest."""
     return {(decision, step): from_micros(moment) for kind, moment, decision, step in done if kind in types}
 

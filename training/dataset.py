@@ -95,7 +95,7 @@ class Dataset:
     active_hours: tuple[tuple[int, ...], ...]
     """Hours since 1970 in which the customer was active before the decision, as serving knew them."""
     digest: str
-    """sha256 of all of the above."""
+    """sha256 of all of the above; of who the customers are, only which decisions are of one."""
     window_hours: float = math.inf
     """How long after a decision its outcomes were read; sends late in the window were watched for less."""
 
@@ -200,20 +200,28 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
             f"decision {bad[0]} step {bad[1]} has propensity {bad[4]}, which is not in (0, 1]; mend the log"
         )
     channel = np.array([str(row[3]) for row in rows])
-    customers = [json.loads(str(row[16]))["customer"] for row in rows]
-    digest = hashlib.sha256(repr(columns).encode())
-    for array in (matrix, channel, *numbers.values()):
+    keys, persons = np.array([str(row[15]) for row in rows]), [json.loads(str(row[16]))["customer"] for row in rows]
+    zones = np.array([str(person["time_zone"]) for person in persons])
+    active = tuple(tuple(person.get("active_hours", ())) for person in persons)
+    digest = hashlib.sha256(repr((columns, active)).encode())
+    for array in (matrix, channel, *numbers.values(), zones, _by_appearance(keys)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return Dataset(
         columns=columns,
         matrix=matrix,
         channel=channel,
         digest=digest.hexdigest(),
-        customer=np.array([str(row[15]) for row in rows]),
-        time_zone=np.array([str(customer["time_zone"]) for customer in customers]),
-        active_hours=tuple(tuple(customer.get("active_hours", ())) for customer in customers),
+        customer=keys,
+        time_zone=zones,
+        active_hours=active,
         **numbers,
     )
+
+
+def _by_appearance(keys: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Return the number of each key by when it first appears: who is who, whatever they are called; shape (n,)."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(str(key), len(numbers)) for key in keys], dtype=np.intp)
 
 
 def _times(rows: Sequence[tuple[object, ...]]) -> dict[str, FloatArray]:

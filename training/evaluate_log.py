@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -205,7 +204,7 @@ def _request(wave: starbucks.Wave, row: int, margin: float, price: float) -> pb.
         view=DECISION_VIEW_FULL,
     )
     request.message.earliest_time.FromDatetime(wave.time)
-    request.message.expire_time.FromDatetime(wave.time + timedelta(hours=1))
+    request.message.expire_time.FromDatetime(wave.time + starbucks.WINDOW)
     for key in starbucks.CHANNELS:
         option = ChannelOption(channel=key, reachability=REACHABILITY_REACHABLE, consent=CONSENT_STATE_GRANTED)
         if key == "social":

@@ -77,6 +77,7 @@ def contact_of(logged: LoggedDecision, slip: timedelta = timedelta(0)) -> Contac
         category=message.category,
         start=logged.action.send_time,
         end=logged.action.send_time + slip,
+        step=logged.context.step,
     )
 
 

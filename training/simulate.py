@@ -12,14 +12,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from models.context import ChannelOption, Contact, Content, Context, CustomerState, FeatureValue, Message
+from models.context import ChannelOption, Content, Context, CustomerState, FeatureValue, Message
 from models.decide import make_seed
 from models.eligibility import find_eligible
 from models.features import NO_SEND, Action, feature_values
 from models.rules import Rules
 from models.sms import measure_length
 from service.store.rows import new_decision_id
-from training.journal import LoggedDecision, LoggedOutcome, contact_of, customer_hash, customer_key
+from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key
+from training.memory import Memory
 
 WINDOW = timedelta(hours=72)
 START = datetime(2026, 9, 1, 9, tzinfo=UTC)
@@ -97,17 +98,14 @@ def _decisions(
 ) -> Iterator[LoggedDecision]:
     rng = np.random.default_rng([seed, 2])
     moments = np.sort(rng.uniform(0, _DAYS * 24 * 60, size=count))
-    contacts: dict[int, list[Contact]] = {}
-    orders: dict[int, list[datetime]] = {}
+    memories: dict[int, Memory] = {}
     for number, minutes in enumerate(moments):
         which = int(rng.integers(len(people)))
         moment = START + timedelta(minutes=round(float(minutes)))
-        context = _context(people[which], hashes[which], number, moment, contacts, orders, which, rng, seed)
+        memory = memories.setdefault(which, Memory(rules))
+        context = _context(people[which], hashes[which], number, moment, memory, rng, seed)
         logged = _decide(context, people[which], rules, f"simulated-{seed}-{number}", rng)
-        contact = contact_of(logged)
-        if contact is not None:
-            contacts.setdefault(which, []).append(contact)
-        orders.setdefault(which, []).extend(o.occur_time for o in logged.outcomes if o.type == "order")
+        memory.keep(logged)
         progress(1)
         yield logged
 
@@ -117,9 +115,7 @@ def _context(
     identity_hash: bytes,
     number: int,
     moment: datetime,
-    contacts: dict[int, list[Contact]],
-    orders: dict[int, list[datetime]],
-    which: int,
+    memory: Memory,
     rng: np.random.Generator,
     seed: int,
 ) -> Context:
@@ -135,12 +131,8 @@ def _context(
         step=1,
         decide_time=moment,
         not_before=moment,
-        customer=CustomerState(
-            key=customer_key(identity_hash),
-            time_zone=person.time_zone,
-            country="RU",
-            contacts=tuple(contacts.get(which, [])),
-            order_times=tuple(t for t in orders.get(which, []) if t <= moment),
+        customer=memory.fill(
+            CustomerState(key=customer_key(identity_hash), time_zone=person.time_zone, country="RU"), moment
         ),
         message=Message(
             campaign=f"simulated-{kind}",

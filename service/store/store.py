@@ -23,9 +23,9 @@ from service.store.writer import GroupWriter
 
 T = TypeVar("T")
 _DIALECT = sqlite.dialect(paramstyle="named")
-_PURCHASES = ("order", "store_purchase")
-_ENGAGED = ("seen", "opened", "clicked")
-_ACTIVE = ("visit", *_ENGAGED, *_PURCHASES)
+PURCHASES = ("order", "store_purchase")
+ENGAGED = ("seen", "opened", "clicked")
+ACTIVE = ("visit", *ENGAGED, *PURCHASES)
 
 
 def _sql(clause: ClauseElement) -> str:
@@ -153,7 +153,7 @@ _SQL = {
         .where(
             _o.customer_key == bindparam("customer_key"),
             _o.occur_time > bindparam("after"),
-            _o.type.in_([literal_column(f"'{kind}'") for kind in _PURCHASES]),
+            _o.type.in_([literal_column(f"'{kind}'") for kind in PURCHASES]),
         )
         .order_by(_o.occur_time)
     ),
@@ -163,7 +163,7 @@ _SQL = {
             _o.customer_key == bindparam("customer_key"),
             _o.occur_time > bindparam("after"),
             _o.occur_time <= bindparam("until"),
-            _o.type.in_([literal_column(f"'{kind}'") for kind in _ACTIVE]),
+            _o.type.in_([literal_column(f"'{kind}'") for kind in ACTIVE]),
             ~_o.machine_generated,
         )
         .order_by(_o.occur_time.desc())

@@ -202,7 +202,7 @@ def random_wave(rng: np.random.Generator) -> tuple[starbucks.Wave, NDArray[np.bo
         is_everything=is_everything,
         propensity_lead=np.array([shares[str(name)] for name in lead]),
         propensity_everything=np.full(ROWS, is_everything.mean()),
-        viewed=np.zeros(ROWS, dtype=bool),
+        view_hours=np.full(ROWS, np.nan),
         orders=(spend > 0).astype(np.int64),
         spend=spend,
         first_order_hours=np.full(ROWS, np.nan),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle import load_bundle
+from models.bundle import listed_files, load_bundle
 from models.context import Verdict
 from models.rules import Rules, read_rules
 from service.example import example_request
@@ -52,7 +52,8 @@ def test_same_rules_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
 
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
 
-    assert set(one) == {"manifest.json", "bundle.json", "response.txt", "golden.json"}
+    assert set(one) == {"manifest.json", *listed_files(one["manifest.json"])}
+    assert {"bundle.json", "response.txt", "golden.json", "funnel.json"} < set(one)
     assert one == two
 
 

@@ -1,32 +1,29 @@
 """Customers' logs as decisions with the history that serving would have seen: contacts and orders in order of time.
 
-Of one moment, decisions are taken in the order of the file. An outcome is known from its `receive_time` on, and has the effect that it has in the
-service: SENT sets the time of a contact, NOT_SENT and UNDELIVERED take it out.
+Of one moment, decisions are taken in the order of the file. What was known at each is in training.memory.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 
-from models.context import ChannelOption, Contact, Content, Context, CustomerState, FeatureValue, Message
+from models.context import ChannelOption, Content, Context, CustomerState, FeatureValue, Message
 from models.decide import make_seed
 from models.features import NO_SEND, Action
 from models.prices import send_price
 from models.record import from_micros
 from models.rules import Rules
 from models.sms import measure_length
-from service.customers import ORDER_MEMORY, contact_memory
 from service.store.rows import new_decision_id
 from service.store.store import Store
 from training.journal import (
     LoggedDecision,
     LoggedOutcome,
-    contact_of,
     customer_hash,
     customer_key,
     write_log,
@@ -34,9 +31,8 @@ from training.journal import (
 )
 from training.logs.schema import FEATURE_PREFIX
 from training.logs.shards import CheckedLog, Shard
+from training.memory import Memory
 
-_PURCHASES = ("order", "store_purchase")
-_ON_CONTACTS = ("sent", "not_sent", "undelivered")
 _Row = dict[str, Any]
 
 
@@ -113,39 +109,35 @@ class _Maker:
         self._rules = rules
         self._key = key
         self._rows = sorted(rows, key=lambda row: row["decide_time"])
-        self._memory = contact_memory(rules)
+        self._ids: dict[str, str] = {}
+        self._memory = Memory(rules)
         self.loose = _outcomes(loose, key)
-        self._orders: list[tuple[datetime, datetime]] = []
-        """When each purchase happened, and when it became known."""
-        for row in (*loose, *(outcome for decision in rows for outcome in decision["outcomes"])):
-            if row["type"] in _PURCHASES:
-                self._orders.append((from_micros(row["occur_time"]), from_micros(_received(row))))
-        self._orders.sort()
+        self._memory.keep_outcomes(self.loose)
+        for row in self._rows:
+            self._memory.keep_outcomes(_outcomes_of(row), self._decision_id(row), _step(row))
 
     def decisions(self) -> Iterator[LoggedDecision]:
         """Yield the decisions in order of time."""
-        ids: dict[str, str] = {}
-        contacts: list[tuple[Contact, tuple[LoggedOutcome, ...]]] = []
         tried: dict[str, tuple[str, ...]] = {}
         for row in self._rows:
-            moment = from_micros(row["decide_time"])
-            request_id: str = row["request_id"]
-            decision_id = row.get("decision_id") or ids.setdefault(request_id, new_decision_id(moment, request_id))
-            contacts = [c for c in contacts if _last_moment(c) > moment - self._memory]
-            known = [changed for contact, signals in contacts if (changed := _as_known(contact, signals, moment))]
-            state = CustomerState(
+            decision_id = self._decision_id(row)
+            person = CustomerState(
                 key=self._key,
                 time_zone=row.get("time_zone") or self._rules.time_zone,
                 country=row.get("country") or self._rules.country,
-                contacts=tuple(sorted(known, key=lambda c: c.start)),
-                order_times=tuple(t for t, told in self._orders if told <= moment and t > moment - ORDER_MEMORY),
             )
+            state = self._memory.fill(person, from_micros(row["decide_time"]))
             logged = self._logged(row, decision_id, state, tried.get(decision_id, ()))
-            contact = contact_of(logged)
-            if contact is not None:
-                contacts.append((contact, tuple(o for o in logged.outcomes if o.type in _ON_CONTACTS)))
-                tried[decision_id] = tuple(dict.fromkeys((*tried.get(decision_id, ()), contact.channel)))
+            self._memory.keep_contact(logged)
+            if logged.action.send_time is not None:
+                tried[decision_id] = tuple(dict.fromkeys((*tried.get(decision_id, ()), logged.action.channel)))
             yield logged
+
+    def _decision_id(self, row: _Row) -> str:
+        """Return the id of a row's cascade; one without an id gets one of its request and of when its first step was decided."""
+        request_id: str = row["request_id"]
+        known: str | None = row.get("decision_id")
+        return known or self._ids.setdefault(request_id, new_decision_id(from_micros(row["decide_time"]), request_id))
 
     def _logged(self, row: _Row, decision_id: str, state: CustomerState, tried: tuple[str, ...]) -> LoggedDecision:
         rules, step, moment = self._rules, _step(row), from_micros(row["decide_time"])
@@ -179,7 +171,7 @@ class _Maker:
             propensity=row["propensity"],
             price_micros=price,
             policy=row.get("policy") or "imported",
-            outcomes=_outcomes(row["outcomes"], f"{row['request_id']}\x1f{step}"),
+            outcomes=_outcomes_of(row),
             trainable=bool(row["eligible"]) if trainable is None else trainable,
         )
 
@@ -222,6 +214,11 @@ def _received(row: _Row) -> int:
     return int(row["occur_time"]) if received is None else received
 
 
+def _outcomes_of(row: _Row) -> tuple[LoggedOutcome, ...]:
+    """Return the outcomes that follow a step."""
+    return _outcomes(row["outcomes"], f"{row['request_id']}\x1f{_step(row)}")
+
+
 def _outcomes(rows: list[_Row], owner: str) -> tuple[LoggedOutcome, ...]:
     """Return outcomes; one without an id gets one of its owner, what it is, and how many like it came before."""
     alike: Counter[str] = Counter()
@@ -246,19 +243,3 @@ def _outcomes(rows: list[_Row], owner: str) -> tuple[LoggedOutcome, ...]:
             )
         )
     return tuple(found)
-
-
-def _last_moment(contact: tuple[Contact, tuple[LoggedOutcome, ...]]) -> datetime:
-    return max([contact[0].start, *(o.occur_time for o in contact[1] if o.type == "sent")])
-
-
-def _as_known(contact: Contact, signals: tuple[LoggedOutcome, ...], moment: datetime) -> Contact | None:
-    """Return a contact as it was known at a moment; None where it did not count by then."""
-    if not signals:
-        return contact
-    known = [o for o in signals if (o.receive_time or o.occur_time) <= moment]
-    types = {o.type for o in known}
-    sent = [o.occur_time for o in known if o.type == "sent"]
-    if "undelivered" in types or ("not_sent" in types and not sent):
-        return None
-    return replace(contact, start=min(sent), end=max(sent)) if sent else contact

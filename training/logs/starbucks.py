@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from models.context import (
     ChannelOption,
     Constraints,
-    Contact,
     Content,
     Context,
     CustomerState,
@@ -29,15 +28,19 @@ from models.context import (
 from models.decide import make_seed
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
+from models.rules import read_rules
 from models.sms import measure_length
 from service.store.rows import new_decision_id
-from training.journal import LoggedDecision, LoggedOutcome, contact_of, customer_hash, customer_key
+from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key
 from training.logs.parquet import known_features, read_table
+from training.memory import Memory
 
 FloatArray = NDArray[np.float64]
 START = datetime(2018, 1, 1, 12, tzinfo=UTC)
 WINDOW = timedelta(hours=72)
 WAVES = (0, 168, 336, 408)
+_SAME_HOUR = 0.5
+"""Hours after a wave that what happened in its own hour counts as; the log has whole hours."""
 CHANNELS = ("web", "email", "mobile", "social")
 FEATURES = (
     "age",
@@ -56,7 +59,7 @@ _COLUMNS = (
     "ch_mobile",
     "ch_social",
     "n_channels",
-    "viewed",
+    "hours_to_view",
     "txns_72h",
     "spend_72h",
     *FEATURES,
@@ -80,7 +83,8 @@ class Wave:
     """P(lead) in this wave."""
     propensity_everything: FloatArray
     """P(all four channels) in this wave."""
-    viewed: NDArray[np.bool_]
+    view_hours: FloatArray
+    """Hours from the wave to when the offer was viewed; NaN where it was not."""
     orders: NDArray[np.int64]
     spend: FloatArray
     """USD within 72 hours."""
@@ -141,7 +145,7 @@ def _wave(decisions: dict[str, Any], orders: dict[int, list[int]], hour: int) ->
         is_everything=is_everything,
         propensity_lead=np.array([shares[str(name)] for name in lead]),
         propensity_everything=np.full(len(rows), float(is_everything.mean())),
-        viewed=column["viewed"] == 1,
+        view_hours=np.maximum(column["hours_to_view"].astype(np.float64), _SAME_HOUR),
         orders=column["txns_72h"].astype(np.int64),
         spend=column["spend_72h"].astype(np.float64),
         first_order_hours=np.array(first),
@@ -150,28 +154,28 @@ def _wave(decisions: dict[str, Any], orders: dict[int, list[int]], hour: int) ->
 
 
 def _first_within(hours: list[int], start: int) -> float:
-    """Return hours from a wave to the first order in its window; one of the wave's own hour counts as half an hour later."""
+    """Return hours from a wave to the first order in its window."""
     within = [h - start for h in hours if start <= h < start + WINDOW.total_seconds() / 3600]
-    return max(within[0], 0.5) if within else float("nan")
+    return max(within[0], _SAME_HOUR) if within else float("nan")
 
 
 def logged_decisions(waves: Sequence[Wave], key: bytes, progress: Callable[[int], object]) -> Iterator[LoggedDecision]:
     """Yield the log's decisions in order of time; `progress` is told of each."""
-    contacts: dict[str, list[Contact]] = {}
-    orders: dict[str, list[datetime]] = {}
+    rules = read_rules(rules_path())
+    memories: dict[str, Memory] = {}
     for wave in sorted(waves, key=lambda w: w.hour):
         for row in range(len(wave)):
             person = customer_key(customer_hash(key, str(wave.customer_id[row])))
-            logged = _logged(wave, row, person, contacts.get(person, []), orders.get(person, []))
-            contact = contact_of(logged)
-            if contact is not None:
-                contacts.setdefault(person, []).append(contact)
-            orders.setdefault(person, []).extend(o.occur_time for o in logged.outcomes if o.type == "order")
+            memory = memories.setdefault(person, Memory(rules))
+            logged = _logged(
+                wave, row, memory.fill(CustomerState(key=person, time_zone="UTC", country="US"), wave.time)
+            )
+            memory.keep(logged)
             progress(1)
             yield logged
 
 
-def _logged(wave: Wave, row: int, person: str, contacts: list[Contact], orders: list[datetime]) -> LoggedDecision:
+def _logged(wave: Wave, row: int, customer: CustomerState) -> LoggedDecision:
     request_id = f"starbucks-{wave.hour}-{wave.customer_id[row]}"
     channel, propensity = str(wave.lead[row]), float(wave.propensity_lead[row])
     if channel == "base":
@@ -182,9 +186,7 @@ def _logged(wave: Wave, row: int, person: str, contacts: list[Contact], orders: 
         step=1,
         decide_time=wave.time,
         not_before=wave.time,
-        customer=CustomerState(
-            key=person, time_zone="UTC", country="US", contacts=tuple(contacts), order_times=tuple(orders)
-        ),
+        customer=customer,
         message=message(wave.time),
         options=tuple(ChannelOption(channel=c, is_reachable=True, has_consent=True) for c in CHANNELS),
         seed=make_seed(request_id, 1),
@@ -210,7 +212,7 @@ def message(moment: datetime) -> Message:
         category="marketing",
         order_margin_micros=0,
         earliest_time=moment,
-        expire_time=moment + timedelta(hours=1),
+        expire_time=moment + WINDOW,
         content=Content(size=measure_length(100, "gsm7")),
     )
 
@@ -218,8 +220,9 @@ def message(moment: datetime) -> Message:
 def outcomes_of(wave: Wave, row: int) -> tuple[LoggedOutcome, ...]:
     """Return what followed a row of the log: viewed, and one order of the window's whole spend."""
     found: list[LoggedOutcome] = []
-    if wave.viewed[row]:
-        found.append(LoggedOutcome(type="seen", occur_time=wave.time + timedelta(hours=1)))
+    if np.isfinite(wave.view_hours[row]):
+        moment = wave.time + timedelta(hours=float(wave.view_hours[row]))
+        found.append(LoggedOutcome(type="seen", occur_time=moment))
     if wave.orders[row] > 0:
         hours = wave.first_order_hours[row]
         moment = wave.time + timedelta(hours=float(hours) if np.isfinite(hours) else 1.0)

@@ -2,22 +2,28 @@
 
 For a context x and a send through channel c at time s, in cells g of one hour up to the message's expiry,
 
-    hazard of noticing   lambda(g) = exp(notice(x, c)) x keep_c(g - s) x rhythm(g)^power_c x hour_c(g)
+    hazard of noticing   lambda(g) = exp(notice(x, c)) x keep_c(g - s) x rhythm(g)^power_c x hour_c(g) x open(g)
     noticed in cell g    N(g) = delivered_c (exp(-sum_{j<g} lambda(j)) - exp(-sum_{j<=g} lambda(j)))
     clicked              q_z(g) = logistic(k (click(x, c) + d_c log relevance(g)) + sigma t_z),     k = sqrt(1 + 0.346 sigma^2)
     unsubscribed         r = logistic(unsubscribe(x, c)) of those who noticed and did not click
     gain of a click      o(g) = scale x max(0, logistic(order(x, c) + e_c log relevance(g)) - logistic(organic(x)))
 
-relevance(g) halves with each half-life of the message; rhythm is the customer's (models.rhythm). Interest in this one message is a
-standard normal t of which three Gauss-Hermite nodes t_z with weights w_z are taken; k keeps the chance of a click, averaged over t, what the stage
-says (Zeger, Liang & Albert 1988). Who noticed a message and did nothing has less of it: the weights of later steps are
-multiplied by 1 - q_z. notice, click, order, organic and unsubscribe are stages (models.stage). `scale` fits the sum of effects to the randomised
-difference between send and no send.
+open(g) is the share of the hour that lies between the send, or now if that is later, and the expiry; nothing is noticed more than 72 hours after its
+send. relevance(g) halves with each half-life of the message; rhythm is the customer's (models.rhythm). Interest in this one message is a
+standard normal t of which three Gauss-Hermite nodes t_z with weights w_z are taken; k keeps the chance of a click, averaged over t, near what the
+stage says (Zeger, Liang & Albert 1988). Who noticed a message and did nothing has less of it: the weights of later steps are
+multiplied by 1 - q_z; who clicked has more: by q_z. notice, click, order, organic and unsubscribe are stages (models.stage). `scale` fits the sum of
+effects to the randomised difference between send and no send.
+
+Cells begin at the first send, or now where a send made before is still open. They are of one hour for the first five days; then, for messages
+planned further ahead than most, of six hours up to two weeks, and then of a day: N is worked out by the hour and summed, so that only
+relevance is coarser there, and a step may follow another only a cell later.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -26,9 +32,9 @@ from pydantic import ConfigDict, Field
 
 from models.booster import Booster
 from models.context import Context
-from models.features import Action, Column, Encoder
-from models.rhythm import Rhythms, RhythmTypes, count_week, hours_of_week
-from models.stage import Design, Scaling, linear_scores
+from models.features import Action, Column, Encoder, is_of_context
+from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week
+from models.stage import Design, Scaling, linear_scores, weights_by_channel
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -38,7 +44,8 @@ STAGES = ("notice", "click", "order", "organic", "unsubscribe")
 _AGE_EDGES = np.array([1, 2, 3, 4, 6, 8, 11, 15, 20, 26, 36, 50])
 _AGE_BINS = np.searchsorted(_AGE_EDGES, np.arange(AGES), side="right")
 AGE_BINS = len(_AGE_EDGES) + 1
-_MOST_CELLS = 120
+_HOURLY, _SIX_HOURLY = 5 * 24, 14 * 24
+_LEAST_LOG_RELEVANCE = -30.0
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
 _IGNORE = ConfigDict(extra="ignore")
@@ -49,6 +56,19 @@ _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 def age_bins(age: IntArray) -> IntArray:
     """Return the bin of ages in hours, 0 to 71."""
     found: IntArray = _AGE_BINS[age]
+    return found
+
+
+@lru_cache(maxsize=1024)
+def cell_begins(hours: int) -> IntArray:
+    """Return when each cell begins, in hours after the first, of cells that hold so many hours."""
+    far = [*range(_HOURLY, min(hours, _SIX_HOURLY), 6), *range(_SIX_HOURLY, hours, 24)]
+    return np.concatenate([np.arange(min(hours, _HOURLY)), np.array(far, dtype=np.intp)])
+
+
+def log_relevance(hours: FloatArray, half_life_hours: FloatArray | float) -> FloatArray:
+    """Return the log of the relevance left so many hours after a message's earliest time; no lower than that of 43 half-lives."""
+    found: FloatArray = np.maximum(-math.log(2) * np.maximum(hours, 0.0) / half_life_hours, _LEAST_LOG_RELEVANCE)
     return found
 
 
@@ -123,11 +143,13 @@ class Made:
     channel: str
     send_hours: float
     noticed_hours: float | None = None
+    """None: not yet, as far as is known."""
+    is_clicked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """m sends, each as if alone, in order of time, over Z nodes of interest and G cells.
+    """m sends, each as if alone, over Z nodes of interest and G cells.
 
     `made` is of the k sends made before, from now on. Weights of the nodes, given what these sends have met with, are multiplied into `worth`.
     """
@@ -154,6 +176,14 @@ class Curves:
     p_click: FloatArray
     """P(clicked before expiry), shape (m,)."""
     p_organic: float
+    begin: IntArray | None = None
+    """When each cell begins, in hours after the first, shape (G,); None: each is of one hour."""
+
+    def ready(self, wait_hours: int) -> IntArray:
+        """Return the first cell that begins so many hours after that of each send, shape (m,); G where there is none."""
+        if self.begin is None:
+            return self.start + wait_hours
+        return np.searchsorted(self.begin, self.begin[self.start] + wait_hours)
 
     def keep(self, mask: NDArray[np.bool_]) -> "Curves":
         """Return the curves of the sends for which the mask, shape (m,), is true."""
@@ -179,9 +209,14 @@ class FunnelModel:
         self._rhythms = Rhythms(description.rhythm)
         self._weights = {name: np.array(stage.weights) for name, stage in description.stages.items()}
         self._relevance = {name: np.array(stage.relevance) for name, stage in description.stages.items()}
-        self._keep = {channel: lag.by_age() for channel, lag in description.lags.items()}
-        rates = list(self._keep.values())
-        self._usual_keep = np.exp(np.mean(np.log(rates), axis=0)) if rates else np.full(AGES, 0.01)
+        channels = len(self._design.channels)
+        self._of_channel = np.array([weights_by_channel(self._weights[name], channels).T for name in STAGES])
+        self._not_of_context = [i for i, c in enumerate(description.columns) if not is_of_context(c.name)]
+        lags = description.lags.values()
+        keeps = [np.log(lag.by_age()) for lag in lags]
+        usual = np.mean(keeps, axis=0) if keeps else np.full(AGES, math.log(0.01))
+        self._lags = {name: _LagTable.of(lag) for name, lag in description.lags.items()}
+        self._usual_lag = _LagTable(keep=np.append(np.exp(usual), 0.0), power=1.0, log_week=np.zeros(WEEK))
 
     @property
     def tree_count(self) -> int:
@@ -191,8 +226,11 @@ class FunnelModel:
     def scores(self, stage: str, matrix: FloatArray) -> FloatArray:
         """Return a stage's scores of encoded rows at a relevance of 1, shape (n,)."""
         found = linear_scores(self._weights[stage], self._design.base(matrix), self._design.channel_codes(matrix))
+        return found + self._trees(stage, matrix)
+
+    def _trees(self, stage: str, matrix: FloatArray) -> FloatArray | float:
         booster = self._boosters.get(stage)
-        return found if booster is None else found + booster.raw_scores(matrix)
+        return 0.0 if booster is None else booster.raw_scores(matrix)
 
     def relevance_weight(self, stage: str, codes: IntArray) -> FloatArray:
         """Return what log relevance is multiplied by, for channels by their code; shape (n,)."""
@@ -214,140 +252,115 @@ class FunnelModel:
     ) -> Curves:
         """Return the curves of sends, as (channel, hours since 1970), given what was made before.
 
-        `factors` multiply what the stages say, by (stage, channel): corrections learned since the bundle was trained.
+        `factors` multiply what the stages say, by (stage, channel): corrections learned since the bundle was trained. A send made before that is
+        not known to have failed has been delivered.
         """
         channels = list(dict.fromkeys([*(c for c, _ in sends), *(m.channel for m in made)]))
         place = {channel: i for i, channel in enumerate(channels)}
-        matrix = self._encoder.encode_channels(context, channels)
-        base, codes = self._design.base(matrix), self._design.channel_codes(matrix)
+        of, hours = np.array([place[c] for c, _ in sends], dtype=np.intp), np.array([s for _, s in sends])
+        noticed_made = [m for m in made if m.noticed_hours is not None]
+        open_made = [m for m in made if m.noticed_hours is None]
+        grid = _Grid.of(context, hours, open_made)
+        stages = self._stages(context, channels, factors or {})
+        lags = [self._lags.get(channel, self._usual_lag) for channel in channels]
+        keep = np.array([lag.keep for lag in lags]).reshape(len(lags), AGES + 1)
+        hazard = stages.attention[:, None] * self._by_hour(context, lags, grid)
 
-        def score(stage: str, rows: slice = slice(None)) -> FloatArray:
-            found = linear_scores(self._weights[stage], base[rows], codes[rows])
-            booster = self._boosters.get(stage)
-            return found if booster is None else found + booster.raw_scores(np.ascontiguousarray(matrix[rows]))
-
-        def factor(stage: str) -> FloatArray:
-            if not factors:
-                return np.ones(len(channels))
-            return np.array([factors.get((stage, channel), 1.0) for channel in channels])
-
-        now = context.decide_time.timestamp() / 3600
-        origin = math.floor(now)
-        expire = context.message.expire_time.timestamp() / 3600
-        last = max((s for _, s in sends), default=now)
-        cells = int(min(max(math.ceil(min(expire, last + AGES)) - origin, 1), _MOST_CELLS))
-        grid = np.arange(cells)
-        customer = context.customer
-        week = hours_of_week(range(origin, origin + cells), customer.time_zone)
-        rhythm = np.log(self._rhythms.of(count_week(customer.active_hours, customer.time_zone)))[week]
-        relevance = self._log_relevance(context, origin + grid + 0.5)
-
-        hour_factor = np.array([self._by_hour(channel, rhythm, week) for channel in channels])
-        attention = np.exp(np.minimum(score("notice"), 20.0)) * factor("notice")
-        organic = float(_logistic(score("organic", slice(0, 1)))[0]) if channels else 0.0
-        q = self._click(score("click"), codes, relevance, factor("click"))
-        order = _logistic(score("order")[:, None] + self.relevance_weight("order", codes)[:, None] * relevance)
-        gain = self.description.scale * factor("order")[:, None] * np.maximum(order - organic, 0.0)
-        refuse = np.minimum(_logistic(score("unsubscribe")) * factor("unsubscribe"), 1.0)
-        delivered = np.array([self.description.delivered.get(channel, 1.0) for channel in channels])
-        delivered = np.minimum(delivered * factor("deliver"), 1.0)
-
-        of = np.array([place[c] for c, _ in sends], dtype=np.intp)
-        hours = np.array([s for _, s in sends])
-        noticed = self._noticed([c for c, _ in sends], of, hours - origin, grid, hour_factor, attention, delivered)
         weights = _NODE_WEIGHTS
-        pending_q = np.ones((len(_NODES), cells))
-        made_of = np.array([place[m.channel] for m in made], dtype=np.intp)
-        for m, i in zip(made, made_of, strict=True):
-            if m.noticed_hours is not None:
-                then = self._log_relevance(context, np.array([m.noticed_hours]))
-                known = self._click(score("click", slice(i, i + 1)), codes[i : i + 1], then, factor("click")[i : i + 1])
-                weights = weights * (1 - known[0, :, 0])
+        for m in noticed_made:
+            q = self._click(stages, _log_relevance(context, np.array([m.noticed_hours])))[place[m.channel], :, 0]
+            weights = weights * (q if m.is_clicked else 1 - q)
         weights = weights / weights.sum()
-        open_made = [(m, i) for m, i in zip(made, made_of, strict=True) if m.noticed_hours is None]
-        pending_worth = np.zeros((len(_NODES), cells))
-        if open_made:
-            starts = np.array([m.send_hours for m, _ in open_made]) - origin
-            which = np.array([i for _, i in open_made], dtype=np.intp)
-            waiting = self._noticed(
-                [m.channel for m, _ in open_made], which, starts, grid, hour_factor, attention, np.ones(len(channels))
-            )
-            worth, before, _, _, _ = _combine(
-                waiting, q[which], gain[which], refuse[which], weights, margin_micros, harm_micros
-            )
-            pending_q = before.prod(axis=0)
-            for i in range(len(open_made)):
-                others = np.prod(np.delete(before, i, axis=0), axis=0) if len(open_made) > 1 else 1.0
-                pending_worth += worth[i] * others
-        worth, before, uplift, unsubscribe, clicked = _combine(
-            noticed, q[of], gain[of], refuse[of], weights, margin_micros, harm_micros
-        )
+        react = self._reactions(stages, _log_relevance(context, grid.middle), weights, margin_micros, harm_micros)
+
+        noticed = _noticed(grid, hours, keep[of], hazard[of]) * stages.delivered[of, None]
+        worth, before = react.along(noticed, of)
+        pending_worth, pending_before = np.zeros(before.shape[1:]), np.ones(before.shape[1:])
+        for m in open_made:
+            i = np.array([place[m.channel]])
+            late = _noticed(grid, np.array([m.send_hours]), keep[i], hazard[i])
+            late = late if m.send_hours <= grid.now else late * stages.delivered[i, None]
+            one_worth, one_before = react.along(late, i)
+            pending_worth = pending_worth * one_before[0] + one_worth[0] * pending_before
+            pending_before = pending_before * one_before[0]
         return Curves(
             channel=tuple(c for c, _ in sends),
-            start=np.clip(np.floor(hours - origin).astype(np.intp), 0, cells - 1),
+            start=grid.cells_of(hours),
             worth=worth,
             before=before,
             weights=weights,
             pending_worth=pending_worth,
-            pending_before=pending_q,
-            uplift=uplift,
-            p_unsubscribe=unsubscribe,
+            pending_before=pending_before,
+            uplift=np.einsum("mg,mg->m", noticed, react.order[of]),
+            p_unsubscribe=np.einsum("mg,mg->m", noticed, react.leave[of]),
             p_notice=noticed.sum(axis=1),
-            p_click=clicked,
-            p_organic=organic,
+            p_click=np.einsum("mg,mg->m", noticed, react.click[of]),
+            p_organic=stages.organic,
+            begin=grid.begin,
         )
 
-    def _by_hour(self, channel: str, log_rhythm: FloatArray, week: IntArray) -> FloatArray:
-        lag = self.description.lags.get(channel)
-        return np.exp(log_rhythm) if lag is None else lag.by_hour(log_rhythm, week)
+    def _stages(self, context: Context, channels: Sequence[str], factors: Mapping[tuple[str, str], float]) -> "_Stages":
+        """Return what the stages say of each channel, with what they say of the context alone."""
+        matrix = self._encoder.encode_channels(context, [*channels, ""])
+        matrix[-1, self._not_of_context] = np.nan
+        base, codes = self._design.base(matrix), self._design.channel_codes(matrix)
+        linear = np.einsum("nf,sfn->sn", base, self._of_channel[:, :, codes])
+        alone = {stage: slice(-1, None) if stage == "organic" else slice(None, -1) for stage in STAGES}
+        score = {
+            stage: linear[i, alone[stage]] + self._trees(stage, matrix[alone[stage]]) for i, stage in enumerate(STAGES)
+        }
 
-    def _click(self, score: FloatArray, codes: IntArray, relevance: FloatArray, factor: FloatArray) -> FloatArray:
-        """Return P(click | noticed) by node and cell, shape (n, Z, G)."""
+        def factor(stage: str) -> FloatArray | float:
+            return np.array([factors.get((stage, channel), 1.0) for channel in channels]) if factors else 1.0
+
+        delivered = np.array([self.description.delivered.get(channel, 1.0) for channel in channels])
+        return _Stages(
+            codes=codes[:-1],
+            delivered=np.minimum(delivered * factor("deliver"), 1.0),
+            attention=np.exp(np.minimum(score["notice"], 20.0)) * factor("notice"),
+            click=score["click"],
+            click_factor=np.ones(len(channels)) * factor("click"),
+            order=score["order"],
+            gain_factor=self.description.scale * np.ones(len(channels)) * factor("order"),
+            leave=np.minimum(_logistic(score["unsubscribe"]) * factor("unsubscribe"), 1.0),
+            organic=float(_logistic(score["organic"])[0]),
+        )
+
+    def _by_hour(self, context: Context, lags: Sequence["_LagTable"], grid: "_Grid") -> FloatArray:
+        """Return by what the hazard of channels is multiplied in each hour of the grid, shape (n, H)."""
+        customer = context.customer
+        week = hours_of_week(np.arange(grid.origin, grid.origin + grid.hours), customer.time_zone)
+        rhythm = np.log(self._rhythms.of(count_week(customer.active_hours, customer.time_zone)))[week]
+        power = np.array([lag.power for lag in lags])
+        log_week = np.array([lag.log_week for lag in lags]).reshape(len(lags), WEEK)[:, week]
+        found: FloatArray = np.exp(power[:, None] * rhythm + log_week)
+        return found
+
+    def _click(self, stages: "_Stages", relevance: FloatArray) -> FloatArray:
+        """Return P(click | noticed) by channel, node and cell, shape (n, Z, G)."""
         sigma = self.description.interest_deviation
         spread = math.sqrt(1 + 0.346 * sigma**2)
-        logit = spread * (score[:, None] + self.relevance_weight("click", codes)[:, None] * relevance)
-        found = _logistic(logit[:, None, :] + sigma * _NODES[None, :, None])
-        return np.minimum(found * factor[:, None, None], 0.98)
+        logit = spread * (stages.click[:, None] + self.relevance_weight("click", stages.codes)[:, None] * relevance)
+        found = _logistic(logit[:, None, :] + sigma * _NODES[:, None])
+        likely: FloatArray = np.minimum(found * stages.click_factor[:, None, None], 0.98)
+        return likely
 
-    def _log_relevance(self, context: Context, hours: NDArray[np.floating]) -> FloatArray:
-        """Return the log of the relevance left at hours since 1970."""
-        half_life = context.message.relevance_half_life_seconds
-        if half_life is None:
-            return np.zeros(len(hours))
-        begin = context.message.earliest_time.timestamp() / 3600
-        found: FloatArray = -math.log(2) * np.maximum(hours - begin, 0.0) * 3600 / half_life
-        return found
-
-    def _noticed(
-        self,
-        channels: Sequence[str],
-        of: IntArray,
-        starts: FloatArray,
-        grid: IntArray,
-        hour_factor: FloatArray,
-        attention: FloatArray,
-        delivered: FloatArray,
-    ) -> FloatArray:
-        """Return P(noticed in cell) of sends at `starts`, hours after the first cell's begin; shape (m, G).
-
-        A send within an hour is of two ages in each cell, each for its part of the hour.
-        """
-        if not len(of):
-            return np.zeros((0, len(grid)))
-        keep = np.array([self._keep.get(channel, self._usual_keep) for channel in channels])
-        first = np.floor(starts).astype(np.intp)
-        after = (starts - first)[:, None]
-        age = (grid[None, :] - first[:, None]).clip(-1, AGES) + 1
-        by_age: FloatArray = np.pad(keep, ((0, 0), (2, 1)))
-        kept = (1 - after) * np.take_along_axis(by_age, age + 1, axis=1) + after * np.take_along_axis(
-            by_age, age, axis=1
+    def _reactions(
+        self, stages: "_Stages", relevance: FloatArray, weights: FloatArray, margin: float, harm: float
+    ) -> "_Reactions":
+        """Return what follows once a message is noticed, by channel and cell."""
+        q = self._click(stages, relevance)
+        order = _logistic(stages.order[:, None] + self.relevance_weight("order", stages.codes)[:, None] * relevance)
+        gain = np.minimum(stages.gain_factor[:, None] * np.maximum(order - stages.organic, 0.0), 1.0 - stages.organic)
+        left = (1 - q) * stages.leave[:, None, None]
+        click = np.einsum("z,nzg->ng", weights, q)
+        return _Reactions(
+            worth=weights[:, None] * (q * (margin * gain)[:, None, :] - harm * left),
+            reacts=q + left,
+            click=click,
+            order=click * gain,
+            leave=np.einsum("z,nzg->ng", weights, left),
         )
-        unseen: FloatArray = np.exp(-np.cumsum(kept * hour_factor[of] * attention[of][:, None], axis=1))
-        found = np.empty_like(unseen)
-        found[:, 0] = 1 - unseen[:, 0]
-        found[:, 1:] = unseen[:, :-1] - unseen[:, 1:]
-        found *= delivered[of][:, None]
-        return found
 
 
 def _check_parts(description: FunnelDescription) -> None:
@@ -373,31 +386,133 @@ def _check_parts(description: FunnelDescription) -> None:
             )
 
 
-def _combine(
-    noticed: FloatArray,
-    q: FloatArray,
-    gain: FloatArray,
-    refuse: FloatArray,
-    weights: FloatArray,
-    margin: float,
-    harm: float,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return worth and before, each (m, Z, G), uplift, P(unsubscribe) and P(click), each (m,)."""
-    click = noticed[:, None, :] * q
-    left = (noticed[:, None, :] - click) * refuse[:, None, None]
-    reacted = np.cumsum(click + left, axis=2)
-    before = np.empty_like(reacted)
-    before[:, :, 0] = 1.0
-    before[:, :, 1:] = 1 - reacted[:, :, :-1]
-    of_click = np.einsum("z,mzg->mg", weights, click)
-    uplift: FloatArray = (of_click * gain).sum(axis=1)
-    unsubscribe: FloatArray = np.einsum("z,mzg->m", weights, left)
-    worth = weights[None, :, None] * (click * (margin * gain)[:, None, :] - harm * left)
-    return worth, before, uplift, unsubscribe, of_click.sum(axis=1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LagTable:
+    """A lag as it is looked up."""
+
+    keep: FloatArray
+    """Rate by age in hours, and 0 for all later ones; shape (73,)."""
+    power: float
+    log_week: FloatArray
+    """Log factor by hour of the week, shape (168,)."""
+
+    @classmethod
+    def of(cls, lag: ChannelLag) -> "_LagTable":
+        return cls(
+            keep=np.append(lag.by_age(), 0.0),
+            power=lag.power,
+            log_week=np.array(lag.log_hours)[hour_bins(np.arange(WEEK))],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stages:
+    """What the stages say of n channels, factors applied; arrays of shape (n,). `click` and `order` are scores at a relevance of 1."""
+
+    codes: IntArray
+    delivered: FloatArray
+    attention: FloatArray
+    click: FloatArray
+    click_factor: FloatArray
+    order: FloatArray
+    gain_factor: FloatArray
+    leave: FloatArray
+    organic: float
+    """P(order) without a send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reactions:
+    """What follows once a message of a channel is noticed in a cell."""
+
+    worth: FloatArray
+    """Expected micros, times the weight of the node, shape (n, Z, G)."""
+    reacts: FloatArray
+    """P(click or unsubscribe), shape (n, Z, G)."""
+    click: FloatArray
+    """P(click) over the nodes, shape (n, G)."""
+    order: FloatArray
+    """P(order caused) over the nodes, shape (n, G)."""
+    leave: FloatArray
+    """P(unsubscribe) over the nodes, shape (n, G)."""
+
+    def along(self, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return worth in a cell and P(no reaction before it) of sends of these channels, noticed with (m, G); both of shape (m, Z, G)."""
+        reacted = noticed[:, None, :] * self.reacts[of]
+        before = np.ones_like(reacted)
+        np.subtract(1.0, reacted[:, :, :-1].cumsum(axis=2), out=before[:, :, 1:])
+        return noticed[:, None, :] * self.worth[of], before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """The hours of a plan, and the cells that they are taken together in."""
+
+    now: float
+    """Hours since 1970."""
+    expire: float
+    origin: int
+    """The first hour, since 1970."""
+    hours: int
+    begin: IntArray
+    """When each cell begins, in hours after the first, shape (G,)."""
+    middle: FloatArray
+    """The middle of what is left of each cell between the first send and the expiry, hours since 1970, shape (G,)."""
+
+    @classmethod
+    def of(cls, context: Context, sends: FloatArray, open_made: Sequence[Made]) -> "_Grid":
+        """Return the grid from the first send, or from now where one made before is open, until the last has had its time."""
+        now, expire = context.decide_time.timestamp() / 3600, context.message.expire_time.timestamp() / 3600
+        first = now if open_made or not len(sends) else max(float(sends.min()), now)
+        last = max([float(sends.max(initial=first)), *(m.send_hours for m in open_made)])
+        origin = math.floor(first)
+        hours = max(math.ceil(min(expire, last + AGES)) - origin, 1)
+        begin = cell_begins(hours)
+        ends = np.append(begin[1:], hours)
+        middle = origin + (np.maximum(begin, first - origin) + np.minimum(ends, expire - origin)) / 2
+        return cls(now=now, expire=expire, origin=origin, hours=hours, begin=begin, middle=middle)
+
+    def cells_of(self, hours: FloatArray) -> IntArray:
+        """Return the cell of each of these hours since 1970; the nearest one for those outside."""
+        found = np.clip(np.floor(hours - self.origin).astype(np.intp), 0, self.hours - 1)
+        return found if self.hours <= _HOURLY else np.searchsorted(self.begin, found, side="right") - 1
+
+
+def _noticed(grid: _Grid, sends: FloatArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
+    """Return P(noticed in cell | delivered) of sends at these hours since 1970, shape (m, G).
+
+    `keep`, shape (m, 73), is by age; `hazard`, shape (m, H), is all the rest, by hour of the grid.
+    """
+    first = np.floor(sends).astype(np.intp) - grid.origin
+    age = np.arange(grid.hours) - first[:, None]
+    unsigned = age.view(np.uintp)  # the ages of what is before the send become huge, so that they have no rate either
+    age = np.minimum(unsigned, AGES).view(np.intp)
+    rows = np.arange(len(sends))
+    rate = keep[rows[:, None], age] * hazard
+    begin = np.maximum(sends, grid.now) - grid.origin
+    place = np.minimum(begin.astype(np.intp), grid.hours - 1)
+    end = grid.expire - grid.origin
+    share = np.minimum(np.maximum(np.minimum(end, place + 1) - begin, 0.0), 1.0)
+    rate[:, -1] *= min(max(end - (grid.hours - 1), 0.0), 1.0)
+    rate[rows, place] = keep[rows, age[rows, place]] * hazard[rows, place] * share
+    total = rate.cumsum(axis=1)
+    if len(grid.begin) < grid.hours:
+        total = total[:, np.append(grid.begin[1:], grid.hours) - 1]
+    noticed: FloatArray = 1.0 - np.exp(-total)
+    noticed[:, 1:] -= noticed[:, :-1].copy()
+    return noticed
+
+
+def _log_relevance(context: Context, hours: FloatArray) -> FloatArray:
+    """Return the log of the relevance left at hours since 1970."""
+    half_life = context.message.relevance_half_life_seconds
+    if half_life is None:
+        return np.zeros(len(hours))
+    return log_relevance(hours - context.message.earliest_time.timestamp() / 3600, half_life / 3600)
 
 
 def _logistic(x: FloatArray) -> FloatArray:
-    found: FloatArray = 1 / (1 + np.exp(-np.clip(x, -40.0, 40.0)))
+    found: FloatArray = 1 / (1 + np.exp(np.minimum(np.maximum(-x, -40.0), 40.0)))
     return found
 
 
@@ -408,6 +523,7 @@ def made_before(context: Context) -> tuple[Made, ...]:
             channel=c.channel,
             send_hours=c.start.timestamp() / 3600,
             noticed_hours=None if c.seen_time is None else c.seen_time.timestamp() / 3600,
+            is_clicked=c.click_time is not None,
         )
         for c in context.customer.contacts
         if c.decision_id == context.decision_id
@@ -437,15 +553,12 @@ def plain_curves(
 
     Reactions come with an exponential lag of half the channel's usual wait; interest spreads as in the module's formula, with sigma 1.
     """
-    origin = math.floor(context.decide_time.timestamp() / 3600)
-    expire = context.message.expire_time.timestamp() / 3600
-    hours = np.array([s for _, s in sends]) - origin
-    last = float(hours.max(initial=0.0))
-    cells = int(min(max(math.ceil(min(expire - origin, last + AGES)), 1), _MOST_CELLS))
-    grid = np.arange(cells)
-    start = np.clip(np.floor(hours).astype(np.intp), 0, cells - 1)
-    age = grid[None, :] - start[:, None]
+    hours = np.array([s for _, s in sends])
+    grid = _Grid.of(context, hours, ())
+    start = grid.cells_of(hours)
+    age = grid.begin - grid.begin[start][:, None]
     lag = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / np.maximum(wait_hours, 0.5)[:, None]), 0.0)
+    lag *= np.diff(grid.begin, append=grid.hours)
     lag = lag / lag.sum(axis=1, keepdims=True)
     spread = math.sqrt(1 + 0.346 * _PLAIN_INTEREST**2)
     chance = np.clip(uplift, 1e-9, 0.98)
@@ -464,11 +577,12 @@ def plain_curves(
         worth=_NODE_WEIGHTS[None, :, None] * (exact * margin_micros - harm_micros * left),
         before=before,
         weights=_NODE_WEIGHTS,
-        pending_worth=np.zeros((len(_NODES), cells)),
-        pending_before=np.ones((len(_NODES), cells)),
+        pending_worth=np.zeros((len(_NODES), len(grid.begin))),
+        pending_before=np.ones((len(_NODES), len(grid.begin))),
         uplift=uplift,
         p_unsubscribe=p_unsubscribe,
         p_notice=np.ones(len(sends)),
         p_click=np.maximum(uplift, 0.0),
         p_organic=0.0,
+        begin=grid.begin,
     )

@@ -207,7 +207,7 @@ def best_cascades(context: Context, rules: Rules, table: ActionTable) -> Cascade
     prices = Prices(
         micros=table.price_micros[places] * (1 + table.shadow_price),
         is_paid=table.is_paid[places],
-        ready=curves.start + max(1, math.ceil(least)),
+        ready=curves.ready(max(1, math.ceil(least))),
     )
     left = max_steps(context, rules) - context.step + 1
     return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")

@@ -306,3 +306,9 @@ def category_name(value: FeatureValue) -> str:
     if isinstance(value, str):
         return value
     return str(value).lower() if isinstance(value, bool) else repr(float(value)).removesuffix(".0")
+
+
+def is_of_context(name: str) -> bool:
+    """Tell whether a feature is of the context, and so the same for every channel and for no send."""
+    feature = BUILT_IN.get(name)
+    return feature is None or feature.of_context is not None

@@ -75,7 +75,8 @@ def _smoothing() -> FloatArray:
     near = 0.8 * hours + 0.1 * np.roll(hours, 1, axis=0) + 0.1 * np.roll(hours, -1, axis=0)
     same_sort = np.zeros((7, 7))
     same_sort[:5, :5], same_sort[5:, 5:] = 1 / 5, 1 / 2
-    return np.kron(same_sort, near)
+    found: FloatArray = np.kron(same_sort, near).astype(np.float64)
+    return found
 
 
 _SMOOTHING = _smoothing()

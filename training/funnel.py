@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights
-from models.features import BUILT_IN, NO_SEND, Column
+from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
 from models.stage import Design
 from training.dataset import Dataset
@@ -211,7 +211,7 @@ class _Fitting:
         matrix = self._matrix
         if of_context:
             matrix = matrix.copy()
-            matrix[:, [i for i, c in enumerate(self._columns) if not _is_of_context(c.name)]] = np.nan
+            matrix[:, [i for i, c in enumerate(self._columns) if not is_of_context(c.name)]] = np.nan
         relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
         extra = offset = None
         if relevance is not None:
@@ -361,11 +361,6 @@ def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:
 def _is_of_time(name: str) -> bool:
     feature = BUILT_IN.get(name)
     return feature is not None and feature.of_time is not None
-
-
-def _is_of_context(name: str) -> bool:
-    feature = BUILT_IN.get(name)
-    return feature is None or feature.of_context is not None
 
 
 def _logistic(x: FloatArray) -> FloatArray:

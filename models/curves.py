@@ -34,7 +34,7 @@ from models.booster import Booster
 from models.context import Context
 from models.features import Action, Column, Encoder, is_of_context
 from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week
-from models.stage import Design, Scaling, linear_scores, weights_by_channel
+from models.stage import Design, Scaling, linear_scores, sums_by_channel
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -208,15 +208,8 @@ class FunnelModel:
         self._design = Design(description.columns, description.scaling)
         self._rhythms = Rhythms(description.rhythm)
         self._weights = {name: np.array(stage.weights) for name, stage in description.stages.items()}
-        self._relevance = {name: np.array(stage.relevance) for name, stage in description.stages.items()}
-        channels = len(self._design.channels)
-        self._of_channel = np.array([weights_by_channel(self._weights[name], channels).T for name in STAGES])
         self._not_of_context = [i for i, c in enumerate(description.columns) if not is_of_context(c.name)]
-        lags = description.lags.values()
-        keeps = [np.log(lag.by_age()) for lag in lags]
-        usual = np.mean(keeps, axis=0) if keeps else np.full(AGES, math.log(0.01))
-        self._lags = {name: _LagTable.of(lag) for name, lag in description.lags.items()}
-        self._usual_lag = _LagTable(keep=np.append(np.exp(usual), 0.0), power=1.0, log_week=np.zeros(WEEK))
+        self._tables = _Tables.of(description, self._design)
 
     @property
     def tree_count(self) -> int:
@@ -232,15 +225,6 @@ class FunnelModel:
         booster = self._boosters.get(stage)
         return 0.0 if booster is None else booster.raw_scores(matrix)
 
-    def relevance_weight(self, stage: str, codes: IntArray) -> FloatArray:
-        """Return what log relevance is multiplied by, for channels by their code; shape (n,)."""
-        weights = self._relevance[stage]
-        if not len(weights):
-            return np.zeros(len(codes))
-        own = np.where(codes >= 0, weights[1 + np.maximum(codes, 0)], 0.0) if len(weights) > 1 else 0.0
-        found: FloatArray = weights[0] + own
-        return found
-
     def curves(
         self,
         context: Context,
@@ -255,92 +239,95 @@ class FunnelModel:
         `factors` multiply what the stages say, by (stage, channel): corrections learned since the bundle was trained. A send made before that is
         not known to have failed has been delivered.
         """
-        channels = list(dict.fromkeys([*(c for c, _ in sends), *(m.channel for m in made)]))
+        names, hours = [channel for channel, _ in sends], np.array([hour for _, hour in sends])
+        channels = list(dict.fromkeys([*names, *(m.channel for m in made)]))
         place = {channel: i for i, channel in enumerate(channels)}
-        of, hours = np.array([place[c] for c, _ in sends], dtype=np.intp), np.array([s for _, s in sends])
-        noticed_made = [m for m in made if m.noticed_hours is not None]
+        of = np.array([place[name] for name in names], dtype=np.intp)
         open_made = [m for m in made if m.noticed_hours is None]
         grid = _Grid.of(context, hours, open_made)
         stages = self._stages(context, channels, factors or {})
-        lags = [self._lags.get(channel, self._usual_lag) for channel in channels]
-        keep = np.array([lag.keep for lag in lags]).reshape(len(lags), AGES + 1)
-        hazard = stages.attention[:, None] * self._by_hour(context, lags, grid)
-
-        weights = _NODE_WEIGHTS
-        for m in noticed_made:
-            q = self._click(stages, _log_relevance(context, np.array([m.noticed_hours])))[place[m.channel], :, 0]
-            weights = weights * (q if m.is_clicked else 1 - q)
-        weights = weights / weights.sum()
+        hazard = stages.attention[:, None] * self._by_hour(context, stages.rows, grid)
+        keep = self._tables.keep[stages.rows]
+        weights = self._weights_of_interest(context, stages, place, made)
         react = self._reactions(stages, _log_relevance(context, grid.middle), weights, margin_micros, harm_micros)
 
-        noticed = _noticed(grid, hours, keep[of], hazard[of]) * stages.delivered[of, None]
+        noticed = _noticed(grid, hours, of, keep, hazard) * stages.delivered[of, None]
         worth, before = react.along(noticed, of)
         pending_worth, pending_before = np.zeros(before.shape[1:]), np.ones(before.shape[1:])
         for m in open_made:
             i = np.array([place[m.channel]])
-            late = _noticed(grid, np.array([m.send_hours]), keep[i], hazard[i])
+            late = _noticed(grid, np.array([m.send_hours]), i, keep, hazard)
             late = late if m.send_hours <= grid.now else late * stages.delivered[i, None]
             one_worth, one_before = react.along(late, i)
             pending_worth = pending_worth * one_before[0] + one_worth[0] * pending_before
             pending_before = pending_before * one_before[0]
+        clicked, ordered, left = np.einsum("mg,mkg->km", noticed, react.chances[of])
         return Curves(
-            channel=tuple(c for c, _ in sends),
+            channel=tuple(names),
             start=grid.cells_of(hours),
             worth=worth,
             before=before,
             weights=weights,
             pending_worth=pending_worth,
             pending_before=pending_before,
-            uplift=np.einsum("mg,mg->m", noticed, react.order[of]),
-            p_unsubscribe=np.einsum("mg,mg->m", noticed, react.leave[of]),
+            uplift=ordered,
+            p_unsubscribe=left,
             p_notice=noticed.sum(axis=1),
-            p_click=np.einsum("mg,mg->m", noticed, react.click[of]),
+            p_click=clicked,
             p_organic=stages.organic,
             begin=grid.begin,
         )
 
     def _stages(self, context: Context, channels: Sequence[str], factors: Mapping[tuple[str, str], float]) -> "_Stages":
         """Return what the stages say of each channel, with what they say of the context alone."""
+        rows = np.array([self._tables.row.get(channel, -1) for channel in channels], dtype=np.intp)
         matrix = self._encoder.encode_channels(context, [*channels, ""])
         matrix[-1, self._not_of_context] = np.nan
-        base, codes = self._design.base(matrix), self._design.channel_codes(matrix)
-        linear = np.einsum("nf,sfn->sn", base, self._of_channel[:, :, codes])
-        alone = {stage: slice(-1, None) if stage == "organic" else slice(None, -1) for stage in STAGES}
-        score = {
-            stage: linear[i, alone[stage]] + self._trees(stage, matrix[alone[stage]]) for i, stage in enumerate(STAGES)
-        }
-
-        def factor(stage: str) -> FloatArray | float:
-            return np.array([factors.get((stage, channel), 1.0) for channel in channels]) if factors else 1.0
-
-        delivered = np.array([self.description.delivered.get(channel, 1.0) for channel in channels])
-        return _Stages(
-            codes=codes[:-1],
-            delivered=np.minimum(delivered * factor("deliver"), 1.0),
-            attention=np.exp(np.minimum(score["notice"], 20.0)) * factor("notice"),
-            click=score["click"],
-            click_factor=np.ones(len(channels)) * factor("click"),
-            order=score["order"],
-            gain_factor=self.description.scale * np.ones(len(channels)) * factor("order"),
-            leave=np.minimum(_logistic(score["unsubscribe"]) * factor("unsubscribe"), 1.0),
-            organic=float(_logistic(score["organic"])[0]),
+        linear = np.einsum("nf,fsn->sn", self._design.base(matrix), self._tables.weights[:, :, np.append(rows, -1)])
+        notice, click, order, organic, leave = (
+            linear[i, mine] + self._trees(stage, matrix[mine]) for i, (stage, mine) in enumerate(_ROWS_OF_STAGES)
         )
 
-    def _by_hour(self, context: Context, lags: Sequence["_LagTable"], grid: "_Grid") -> FloatArray:
+        def factor(stage: str) -> FloatArray:
+            return np.array([factors.get((stage, channel), 1.0) for channel in channels])
+
+        return _Stages(
+            rows=rows,
+            delivered=np.minimum(self._tables.delivered[rows] * factor("deliver"), 1.0),
+            attention=np.exp(np.minimum(notice, 20.0)) * factor("notice"),
+            click=click,
+            click_factor=factor("click"),
+            order=order,
+            gain_factor=self.description.scale * factor("order"),
+            leave=np.minimum(_logistic(leave) * factor("unsubscribe"), 1.0),
+            organic=float(_logistic(organic)[0]),
+        )
+
+    def _weights_of_interest(
+        self, context: Context, stages: "_Stages", place: Mapping[str, int], made: Sequence[Made]
+    ) -> FloatArray:
+        """Return the weights of the nodes given what came of the sends that were noticed, shape (Z,)."""
+        weights = _NODE_WEIGHTS
+        for m in made:
+            if m.noticed_hours is not None:
+                q = self._click(stages, _log_relevance(context, np.array([m.noticed_hours])))[place[m.channel], :, 0]
+                weights = weights * (q if m.is_clicked else 1 - q)
+        found: FloatArray = weights / weights.sum()
+        return found
+
+    def _by_hour(self, context: Context, rows: IntArray, grid: "_Grid") -> FloatArray:
         """Return by what the hazard of channels is multiplied in each hour of the grid, shape (n, H)."""
         customer = context.customer
         week = hours_of_week(np.arange(grid.origin, grid.origin + grid.hours), customer.time_zone)
         rhythm = np.log(self._rhythms.of(count_week(customer.active_hours, customer.time_zone)))[week]
-        power = np.array([lag.power for lag in lags])
-        log_week = np.array([lag.log_week for lag in lags]).reshape(len(lags), WEEK)[:, week]
-        found: FloatArray = np.exp(power[:, None] * rhythm + log_week)
+        found: FloatArray = np.exp(self._tables.power[rows, None] * rhythm + self._tables.log_week[rows[:, None], week])
         return found
 
     def _click(self, stages: "_Stages", relevance: FloatArray) -> FloatArray:
         """Return P(click | noticed) by channel, node and cell, shape (n, Z, G)."""
         sigma = self.description.interest_deviation
         spread = math.sqrt(1 + 0.346 * sigma**2)
-        logit = spread * (stages.click[:, None] + self.relevance_weight("click", stages.codes)[:, None] * relevance)
+        logit = spread * (stages.click[:, None] + self._tables.click_decay[stages.rows, None] * relevance)
         found = _logistic(logit[:, None, :] + sigma * _NODES[:, None])
         likely: FloatArray = np.minimum(found * stages.click_factor[:, None, None], 0.98)
         return likely
@@ -350,16 +337,67 @@ class FunnelModel:
     ) -> "_Reactions":
         """Return what follows once a message is noticed, by channel and cell."""
         q = self._click(stages, relevance)
-        order = _logistic(stages.order[:, None] + self.relevance_weight("order", stages.codes)[:, None] * relevance)
+        order = _logistic(stages.order[:, None] + self._tables.order_decay[stages.rows, None] * relevance)
         gain = np.minimum(stages.gain_factor[:, None] * np.maximum(order - stages.organic, 0.0), 1.0 - stages.organic)
         left = (1 - q) * stages.leave[:, None, None]
-        click = np.einsum("z,nzg->ng", weights, q)
+        click = weights @ q
         return _Reactions(
             worth=weights[:, None] * (q * (margin * gain)[:, None, :] - harm * left),
             reacts=q + left,
-            click=click,
-            order=click * gain,
-            leave=np.einsum("z,nzg->ng", weights, left),
+            chances=np.stack([click, click * gain, weights @ left], axis=1),
+        )
+
+
+_ROWS_OF_STAGES = tuple((stage, slice(-1, None) if stage == "organic" else slice(-1)) for stage in STAGES)
+"""The last row is of the context alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """What a bundle knows of each channel, one row each, and last a row for those that it does not know."""
+
+    row: dict[str, int]
+    keep: FloatArray
+    """Rate of noticing by age in hours, and 0 for all later ones; shape (c + 1, 73)."""
+    power: FloatArray
+    log_week: FloatArray
+    """Log factor by hour of the week, shape (c + 1, 168)."""
+    delivered: FloatArray
+    weights: FloatArray
+    """Of the linear parts, shape (width, stages, c + 1)."""
+    click_decay: FloatArray
+    """What log relevance is multiplied by in the score of a click, shape (c + 1,)."""
+    order_decay: FloatArray
+
+    @classmethod
+    def of(cls, description: FunnelDescription, design: Design) -> "_Tables":
+        names = tuple(dict.fromkeys([*design.channels, *description.lags, *description.delivered]))
+        log_keep = [np.log(lag.by_age()) for lag in description.lags.values()]
+        usual = np.exp(np.mean(log_keep, axis=0)) if log_keep else np.full(AGES, 0.01)
+        keep, power, log_week = np.tile(usual, (len(names) + 1, 1)), np.ones(len(names) + 1), []
+        for i, name in enumerate((*names, "")):
+            lag = description.lags.get(name)
+            if lag is not None:
+                keep[i], power[i] = lag.by_age(), lag.power
+            log_week.append(np.zeros(WEEK) if lag is None else np.array(lag.log_hours)[hour_bins(np.arange(WEEK))])
+        known = np.append(np.arange(len(design.channels)), [-1] * (len(names) + 1 - len(design.channels)))
+
+        def by_row(weights: Sequence[Sequence[float]]) -> FloatArray:
+            found: FloatArray = sums_by_channel(np.array(weights), len(design.channels))[known]
+            return found
+
+        def decay(stage: str) -> FloatArray:
+            return by_row([[x] for x in description.stages[stage].relevance or (0.0,)])[:, 0]
+
+        return cls(
+            row={name: i for i, name in enumerate(names)},
+            keep=np.hstack([keep, np.zeros((len(keep), 1))]),
+            power=power,
+            log_week=np.array(log_week),
+            delivered=np.array([description.delivered.get(name, 1.0) for name in (*names, "")]),
+            weights=np.array([by_row(description.stages[stage].weights) for stage in STAGES]).transpose(2, 0, 1).copy(),
+            click_decay=decay("click"),
+            order_decay=decay("order"),
         )
 
 
@@ -387,29 +425,11 @@ def _check_parts(description: FunnelDescription) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _LagTable:
-    """A lag as it is looked up."""
-
-    keep: FloatArray
-    """Rate by age in hours, and 0 for all later ones; shape (73,)."""
-    power: float
-    log_week: FloatArray
-    """Log factor by hour of the week, shape (168,)."""
-
-    @classmethod
-    def of(cls, lag: ChannelLag) -> "_LagTable":
-        return cls(
-            keep=np.append(lag.by_age(), 0.0),
-            power=lag.power,
-            log_week=np.array(lag.log_hours)[hour_bins(np.arange(WEEK))],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Stages:
     """What the stages say of n channels, factors applied; arrays of shape (n,). `click` and `order` are scores at a relevance of 1."""
 
-    codes: IntArray
+    rows: IntArray
+    """Of the tables."""
     delivered: FloatArray
     attention: FloatArray
     click: FloatArray
@@ -429,19 +449,20 @@ class _Reactions:
     """Expected micros, times the weight of the node, shape (n, Z, G)."""
     reacts: FloatArray
     """P(click or unsubscribe), shape (n, Z, G)."""
-    click: FloatArray
-    """P(click) over the nodes, shape (n, G)."""
-    order: FloatArray
-    """P(order caused) over the nodes, shape (n, G)."""
-    leave: FloatArray
-    """P(unsubscribe) over the nodes, shape (n, G)."""
+    chances: FloatArray
+    """P(click), P(order caused) and P(unsubscribe) over the nodes, shape (n, 3, G)."""
 
     def along(self, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return worth in a cell and P(no reaction before it) of sends of these channels, noticed with (m, G); both of shape (m, Z, G)."""
-        reacted = noticed[:, None, :] * self.reacts[of]
-        before = np.ones_like(reacted)
-        np.subtract(1.0, reacted[:, :, :-1].cumsum(axis=2), out=before[:, :, 1:])
-        return noticed[:, None, :] * self.worth[of], before
+        reacted = self.reacts[of]
+        reacted *= noticed[:, None, :]
+        np.cumsum(reacted, axis=2, out=reacted)
+        before = np.empty_like(reacted)
+        before[:, :, 0] = 1.0
+        np.subtract(1.0, reacted[:, :, :-1], out=before[:, :, 1:])
+        worth = self.worth[of]
+        worth *= noticed[:, None, :]
+        return worth, before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,24 +499,23 @@ class _Grid:
         return found if self.hours <= _HOURLY else np.searchsorted(self.begin, found, side="right") - 1
 
 
-def _noticed(grid: _Grid, sends: FloatArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
-    """Return P(noticed in cell | delivered) of sends at these hours since 1970, shape (m, G).
+def _noticed(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
+    """Return P(noticed in cell | delivered) of sends at these hours since 1970 through these channels, shape (m, G).
 
-    `keep`, shape (m, 73), is by age; `hazard`, shape (m, H), is all the rest, by hour of the grid.
+    `keep`, shape (n, 73), is by channel and age; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid.
     """
     first = np.floor(sends).astype(np.intp) - grid.origin
     age = np.arange(grid.hours) - first[:, None]
     unsigned = age.view(np.uintp)  # the ages of what is before the send become huge, so that they have no rate either
     age = np.minimum(unsigned, AGES).view(np.intp)
-    rows = np.arange(len(sends))
-    rate = keep[rows[:, None], age] * hazard
+    kept = keep.ravel().take(age + keep.shape[1] * of[:, None])
     begin = np.maximum(sends, grid.now) - grid.origin
-    place = np.minimum(begin.astype(np.intp), grid.hours - 1)
-    end = grid.expire - grid.origin
-    share = np.minimum(np.maximum(np.minimum(end, place + 1) - begin, 0.0), 1.0)
-    rate[:, -1] *= min(max(end - (grid.hours - 1), 0.0), 1.0)
-    rate[rows, place] = keep[rows, age[rows, place]] * hazard[rows, place] * share
-    total = rate.cumsum(axis=1)
+    hour, end = np.minimum(begin.astype(np.intp), grid.hours - 1), grid.expire - grid.origin
+    open_share = np.minimum(np.maximum(np.minimum(end, hour + 1) - begin, 0.0), 1.0)
+    at_begin = kept[np.arange(len(sends)), hour] * open_share
+    kept[:, -1] *= min(max(end - (grid.hours - 1), 0.0), 1.0)
+    kept[np.arange(len(sends)), hour] = at_begin
+    total = (kept * hazard[of]).cumsum(axis=1)
     if len(grid.begin) < grid.hours:
         total = total[:, np.append(grid.begin[1:], grid.hours) - 1]
     noticed: FloatArray = 1.0 - np.exp(-total)

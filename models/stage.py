@@ -87,7 +87,7 @@ def linear_scores(weights: FloatArray, base: FloatArray, codes: NDArray[np.intp]
     return scores
 
 
-def weights_by_channel(weights: FloatArray, channels: int) -> FloatArray:
+def sums_by_channel(weights: FloatArray, channels: int) -> FloatArray:
     """Return the sums that `linear_scores` forms: a row for each channel by its code, and last that of an unknown one; shape (channels + 1, width)."""
     found = np.repeat(weights[:1], channels + 1, axis=0)
     found[: len(weights) - 1] += weights[1:]

@@ -6,8 +6,9 @@ is one line in FEATURES.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -32,6 +33,38 @@ class Action:
     send_time: datetime | None = None
 
 
+@dataclass(slots=True)
+class Facts:
+    """A context, and what its contacts add up to, counted in one go."""
+
+    context: Context
+    contacts_1d: int = 0
+    contacts_7d: int = 0
+    contacts_30d: Counter[str] = field(default_factory=Counter)
+    """By channel, as the ones below."""
+    seen_60d: Counter[str] = field(default_factory=Counter)
+    clicks_60d: int = 0
+    last_contact: dict[str, datetime] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, context: Context) -> "Facts":
+        """Count the contacts of a context: those begun by the decision, and those seen or clicked of the last 60 days."""
+        found, now = cls(context), context.decide_time
+        day, week, month, memory = (now - days * _DAY for days in (1, 7, 30, 60))
+        for contact in context.customer.contacts:
+            channel, start = contact.channel, contact.start
+            if start <= now:
+                found.last_contact[channel] = max(start, found.last_contact.get(channel, start))
+                if start > month:
+                    found.contacts_30d[channel] += 1
+                    found.contacts_7d += start > week
+                    found.contacts_1d += start > day
+            if start > memory:
+                found.seen_60d[channel] += contact.seen_time is not None
+                found.clicks_60d += contact.click_time is not None
+        return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """One feature: its name, kind, meaning and unit, and how it is worked out. None stands for missing."""
@@ -39,38 +72,14 @@ class Feature:
     name: str
     kind: Kind
     meaning: str
-    of_context: Callable[[Context], FeatureValue | None] | None = None
-    of_channel: Callable[[Context, str], FeatureValue | None] | None = None
-    of_time: Callable[[Context, datetime], FeatureValue | None] | None = None
+    of_context: Callable[[Facts], FeatureValue | None] | None = None
+    of_channel: Callable[[Facts, str], FeatureValue | None] | None = None
+    of_time: Callable[[Facts, datetime], FeatureValue | None] | None = None
 
 
-def _hours_since(moment: datetime, earlier: Iterable[datetime]) -> float | None:
-    past = [t for t in earlier if t <= moment]
+def _hours_since(moment: datetime, earlier: Iterable[datetime | None]) -> float | None:
+    past = [t for t in earlier if t is not None and t <= moment]
     return (moment - max(past)).total_seconds() / 3600 if past else None
-
-
-def _contacts(context: Context, days: float, channel: str | None = None) -> float:
-    begin = context.decide_time - days * _DAY
-    return float(
-        sum(
-            1
-            for c in context.customer.contacts
-            if begin < c.start <= context.decide_time and (channel is None or c.channel == channel)
-        )
-    )
-
-
-def _seen(context: Context, channel: str | None = None) -> float:
-    begin = context.decide_time - 60 * _DAY
-    contacts = context.customer.contacts
-    return float(
-        sum(1 for c in contacts if c.seen_time and c.start > begin and (channel is None or c.channel == channel))
-    )
-
-
-def _clicks(context: Context) -> float:
-    begin = context.decide_time - 60 * _DAY
-    return float(sum(1 for c in context.customer.contacts if c.click_time and c.start > begin))
 
 
 def _active_hours(context: Context, days: float) -> float:
@@ -88,120 +97,139 @@ def _local(context: Context, moment: datetime) -> datetime:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature(name="channel", kind="category", meaning="channel of the action", of_channel=lambda c, channel: channel),
+    Feature(name="channel", kind="category", meaning="channel of the action", of_channel=lambda f, channel: channel),
     Feature(
         name="local_hour",
         kind="number",
         meaning="hour of the send on the customer's clock, 0 to 24",
-        of_time=lambda c, t: (local := _local(c, t)).hour + local.minute / 60,
+        of_time=lambda f, t: (local := _local(f.context, t)).hour + local.minute / 60,
     ),
     Feature(
         name="local_weekday",
         kind="number",
         meaning="day of the send on the customer's calendar, 0 = Monday to 6",
-        of_time=lambda c, t: float(_local(c, t).weekday()),
+        of_time=lambda f, t: float(_local(f.context, t).weekday()),
     ),
     Feature(
         name="lag_hours",
         kind="number",
         meaning="hours from the decision to the send",
-        of_time=lambda c, t: (t - c.decide_time).total_seconds() / 3600,
+        of_time=lambda f, t: (t - f.context.decide_time).total_seconds() / 3600,
     ),
     Feature(
         name="channel_contacts_30d",
         kind="number",
         meaning="contacts through the action's channel in the 30 days before the decision",
-        of_channel=lambda c, channel: _contacts(c, 30, channel),
+        of_channel=lambda f, channel: float(f.contacts_30d[channel]),
     ),
     Feature(
         name="hours_since_channel_contact",
         kind="number",
         meaning="hours from the last contact through the action's channel to the decision",
-        of_channel=lambda c, channel: _hours_since(
-            c.decide_time, (x.start for x in c.customer.contacts if x.channel == channel)
-        ),
+        of_channel=lambda f, channel: _hours_since(f.context.decide_time, [f.last_contact.get(channel)]),
     ),
     Feature(
         name="channel_seen_60d",
         kind="number",
         meaning="contacts of the last 60 days through the action's channel that were seen",
-        of_channel=_seen,
+        of_channel=lambda f, channel: float(f.seen_60d[channel]),
     ),
-    Feature(name="message_kind", kind="category", meaning="kind of message", of_context=lambda c: c.message.kind),
-    Feature(name="category", kind="category", meaning="legal category", of_context=lambda c: c.message.category),
     Feature(
-        name="offer", kind="category", meaning="offer in the message", of_context=lambda c: c.message.offer or None
+        name="message_kind", kind="category", meaning="kind of message", of_context=lambda f: f.context.message.kind
+    ),
+    Feature(
+        name="category", kind="category", meaning="legal category", of_context=lambda f: f.context.message.category
+    ),
+    Feature(
+        name="offer",
+        kind="category",
+        meaning="offer in the message",
+        of_context=lambda f: f.context.message.offer or None,
     ),
     Feature(
         name="journey_stage",
         kind="category",
         meaning="where the customer is on their way",
-        of_context=lambda c: c.message.journey_stage or None,
+        of_context=lambda f: f.context.message.journey_stage or None,
     ),
     Feature(
         name="order_margin",
         kind="number",
         meaning="margin of one order, in units of the currency",
-        of_context=lambda c: c.message.order_margin_micros / 1e6,
+        of_context=lambda f: f.context.message.order_margin_micros / 1e6,
     ),
     Feature(
         name="lifetime_hours",
         kind="number",
         meaning="hours from the decision until the message expires",
-        of_context=lambda c: (c.message.expire_time - c.decide_time).total_seconds() / 3600,
+        of_context=lambda f: (f.context.message.expire_time - f.context.decide_time).total_seconds() / 3600,
     ),
     Feature(
-        name="contacts_1d", kind="number", meaning="contacts in the last day", of_context=lambda c: _contacts(c, 1)
+        name="contacts_1d", kind="number", meaning="contacts in the last day", of_context=lambda f: float(f.contacts_1d)
     ),
     Feature(
-        name="contacts_7d", kind="number", meaning="contacts in the last 7 days", of_context=lambda c: _contacts(c, 7)
+        name="contacts_7d",
+        kind="number",
+        meaning="contacts in the last 7 days",
+        of_context=lambda f: float(f.contacts_7d),
     ),
     Feature(
         name="contacts_30d",
         kind="number",
         meaning="contacts in the last 30 days",
-        of_context=lambda c: _contacts(c, 30),
+        of_context=lambda f: float(f.contacts_30d.total()),
     ),
     Feature(
         name="hours_since_contact",
         kind="number",
         meaning="hours since the last contact through any channel",
-        of_context=lambda c: _hours_since(c.decide_time, (x.start for x in c.customer.contacts)),
+        of_context=lambda f: _hours_since(f.context.decide_time, f.last_contact.values()),
     ),
     Feature(
         name="orders_90d",
         kind="number",
         meaning="orders in the last 90 days",
-        of_context=lambda c: float(
-            sum(1 for t in c.customer.order_times if c.decide_time - 90 * _DAY < t <= c.decide_time)
+        of_context=lambda f: float(
+            sum(
+                1
+                for t in f.context.customer.order_times
+                if f.context.decide_time - 90 * _DAY < t <= f.context.decide_time
+            )
         ),
     ),
     Feature(
         name="hours_since_order",
         kind="number",
         meaning="hours since the last order",
-        of_context=lambda c: _hours_since(c.decide_time, c.customer.order_times),
+        of_context=lambda f: _hours_since(f.context.decide_time, f.context.customer.order_times),
     ),
-    Feature(name="seen_60d", kind="number", meaning="contacts of the last 60 days that were seen", of_context=_seen),
+    Feature(
+        name="seen_60d",
+        kind="number",
+        meaning="contacts of the last 60 days that were seen",
+        of_context=lambda f: float(f.seen_60d.total()),
+    ),
     Feature(
         name="clicks_60d",
         kind="number",
         meaning="contacts of the last 60 days that were clicked",
-        of_context=_clicks,
+        of_context=lambda f: float(f.clicks_60d),
     ),
     Feature(
         name="active_hours_14d",
         kind="number",
         meaning="hours with any activity in the last 14 days",
-        of_context=lambda c: _active_hours(c, 14),
+        of_context=lambda f: _active_hours(f.context, 14),
     ),
     Feature(
         name="hours_since_active",
         kind="number",
         meaning="hours since the last activity",
-        of_context=_hours_since_active,
+        of_context=lambda f: _hours_since_active(f.context),
     ),
-    Feature(name="step", kind="number", meaning="step of the cascade, from 1", of_context=lambda c: float(c.step)),
+    Feature(
+        name="step", kind="number", meaning="step of the cascade, from 1", of_context=lambda f: float(f.context.step)
+    ),
 )
 BUILT_IN: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 
@@ -222,22 +250,23 @@ class Column:
 def feature_values(context: Context, action: Action) -> dict[str, FeatureValue]:
     """Return all features of one action by name, missing ones left out: what the decision log keeps."""
     found: dict[str, FeatureValue] = {}
+    facts = Facts.of(context)
     for feature in FEATURES:
-        value = _value(feature, context, action)
+        value = _value(feature, facts, action)
         if value is not None:
             found[feature.name] = value
     found.update((CUSTOM_PREFIX + name, value) for name, value in context.features.items())
     return found
 
 
-def _value(feature: Feature, context: Context, action: Action) -> FeatureValue | None:
+def _value(feature: Feature, facts: Facts, action: Action) -> FeatureValue | None:
     if feature.of_context is not None:
-        return feature.of_context(context)
+        return feature.of_context(facts)
     if action.send_time is None:
         return action.channel if feature.name == "channel" else None
     if feature.of_channel is not None:
-        return feature.of_channel(context, action.channel)
-    return None if feature.of_time is None else feature.of_time(context, action.send_time)
+        return feature.of_channel(facts, action.channel)
+    return None if feature.of_time is None else feature.of_time(facts, action.send_time)
 
 
 class Encoder:
@@ -255,6 +284,7 @@ class Encoder:
     def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """Encode all actions of one context, shape (n_actions, n_columns); context features are worked out once."""
         matrix = np.full((len(actions), len(self.columns)), np.nan)
+        facts = Facts.of(context)
         by_channel = _places([action.channel for action in actions])
         by_time = _places([action.send_time for action in actions])
         for index, column in enumerate(self.columns):
@@ -264,15 +294,16 @@ class Encoder:
                 known = context.features.get(name) if name != column.name else None
                 matrix[:, index] = self._code(index, known)
             elif feature.of_context is not None:
-                matrix[:, index] = self._code(index, feature.of_context(context))
+                matrix[:, index] = self._code(index, feature.of_context(facts))
             else:
                 for places in (by_time if feature.of_time is not None else by_channel).values():
-                    matrix[places, index] = self._code(index, _value(feature, context, actions[places[0]]))
+                    matrix[places, index] = self._code(index, _value(feature, facts, actions[places[0]]))
         return matrix
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
         """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""
         matrix = np.full((len(channels), len(self.columns)), np.nan)
+        facts = Facts.of(context)
         for index, column in enumerate(self.columns):
             feature = BUILT_IN.get(column.name)
             if feature is None:
@@ -280,9 +311,9 @@ class Encoder:
                 known = context.features.get(name) if name != column.name else None
                 matrix[:, index] = self._code(index, known)
             elif feature.of_context is not None:
-                matrix[:, index] = self._code(index, feature.of_context(context))
+                matrix[:, index] = self._code(index, feature.of_context(facts))
             elif feature.of_channel is not None:
-                matrix[:, index] = [self._code(index, feature.of_channel(context, channel)) for channel in channels]
+                matrix[:, index] = [self._code(index, feature.of_channel(facts, channel)) for channel in channels]
         return matrix
 
     def _code(self, index: int, value: FeatureValue | None) -> float:

@@ -6,12 +6,14 @@ was credited to: only so is no send a fair baseline. Decisions that are not trai
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +92,19 @@ class Dataset:
     """Hours since 1970 in which the customer was active before the decision, as serving knew them."""
     digest: str
     """sha256 of all of the above."""
+    window_hours: float = math.inf
+    """How long after a decision its outcomes were read; sends late in the window were watched for less."""
 
     def __len__(self) -> int:
         return len(self.response)
 
     def take(self, mask: NDArray[np.bool_]) -> "Dataset":
         """Return the decisions for which the mask is true."""
-        arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: getattr(self, name)[mask] for name in _ARRAYS}
         active = tuple(self.active_hours[i] for i in np.flatnonzero(mask))
-        return Dataset(columns=self.columns, digest=self.digest, active_hours=active, **arrays)
+        return Dataset(
+            columns=self.columns, digest=self.digest, active_hours=active, window_hours=self.window_hours, **arrays
+        )
 
 
 _ARRAYS = (
@@ -161,7 +167,7 @@ def read_dataset(
             f"no trainable decision of {path} has its window of {window} closed; its newest entry is of "
             f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
         )
-    return _encode(rows, exclude)
+    return replace(_encode(rows, exclude), window_hours=window / timedelta(hours=1))
 
 
 def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Dataset:
@@ -171,7 +177,7 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
     encoder = Encoder(columns)
     matrix = np.array([encoder.encode_values(values) for values in features])
     columns, matrix = _without_constant(columns, matrix)
-    numbers = {
+    numbers: dict[str, Any] = {
         "decide_time": np.array([row[2] for row in rows], dtype=np.int64),
         "propensity": np.array([row[4] for row in rows], dtype=np.float64),
         "price": np.array([row[5] for row in rows], dtype=np.float64) / 1e6,

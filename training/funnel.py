@@ -18,13 +18,13 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights
+from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights, log_relevance
 from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
 from models.stage import Design
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
-from training.lag import Cells, exposures, fit_lag, unroll
+from training.lag import Cells, exposures, fit_lag, hazards, noticed_by_cell, unroll
 from training.linear import LinearFit, Link, find_scaling, fit_linear, loss
 from training.rhythm import fit_rhythms
 
@@ -96,11 +96,13 @@ def fit_funnel(
         )
         click, order_rows = fitting.constant(_CERTAIN), noticed
     else:
-        click = fitting.stage("click", data.clicked, noticed, "logit", relevance=_relevance(data, data.seen_hours))
+        click = fitting.stage(
+            "click", data.clicked, noticed, "logit", relevance=_log_relevance_left(data, data.seen_hours)
+        )
         order_rows = clicked
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
     order = fitting.stage(
-        "order", data.response, order_rows, "logit", relevance=_relevance(data, hours), prior_slope=1.0
+        "order", data.response, order_rows, "logit", relevance=_log_relevance_left(data, hours), prior_slope=1.0
     )
     organic = fitting.stage("organic", data.response, ~is_send | (arrived & ~noticed), "logit", of_context=True)
     unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit")
@@ -116,11 +118,10 @@ def fit_funnel(
         scale=1.0,
         notes=dict(fitting.notes),
     )
-    whole = exposures(unroll(data, is_send, Rhythms(rhythm), to_expiry=True), lags, data)
-    delivered = np.array([description.delivered.get(str(channel), 0.0) for channel in data.channel])
-    effect = delivered * _effect(data, stages, whole, earlier=False)
+    whole = unroll(data, is_send, Rhythms(rhythm), to_expiry=True)
+    effect = _effect(data, description, stages, whole, earlier=False)
     description = replace(description, scale=_scale(data, is_send, effect))
-    later = delivered * _effect(data, stages, whole, earlier=True) * description.scale
+    later = _effect(data, description, stages, whole, earlier=True) * description.scale
     p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later]
     return FittedFunnel(
         description=description,
@@ -215,7 +216,7 @@ class _Fitting:
         relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
         extra = offset = None
         if relevance is not None:
-            extra, offset = np.log(relevance)[:, None], prior_slope * np.log(relevance)
+            extra, offset = relevance[:, None], prior_slope * relevance
         linear = self.linear(label, used, link, exposure, extra, offset, matrix)
         text, scores, earlier_scores = self._boost(matrix, label, used, link, exposure, linear)
         exposures_ = np.ones(len(label)) if exposure is None else exposure
@@ -227,7 +228,7 @@ class _Fitting:
         if relevance is not None:
             slope = linear.weights[0, -1] + np.where(codes >= 0, linear.weights[1 + np.maximum(codes, 0), -1], 0.0)
         slope = slope + prior_slope if relevance is not None else slope
-        decay = slope * (0.0 if relevance is None else np.log(relevance))
+        decay = slope * (0.0 if relevance is None else relevance)
         return _Stage(
             weights=_pack(linear.weights, relevance, prior_slope, has_trees=text is not None),
             text=text,
@@ -320,24 +321,31 @@ def _delivered(data: Dataset, is_send: BoolArray) -> dict[str, float]:
     return rates
 
 
-def _relevance(data: Dataset, hours: FloatArray) -> FloatArray:
-    """Return what is left of each message's relevance so many hours after its send, 1 where it was not."""
-    lag = np.maximum(data.send_hours + hours - data.begin_hours, 0.0)
-    return np.where(np.isnan(lag), 1.0, np.exp2(-np.nan_to_num(lag) / data.half_life_hours))
+def _log_relevance_left(data: Dataset, hours: FloatArray) -> FloatArray:
+    """Return the log of what is left of each message's relevance so many hours after its send, 0 where hours are missing."""
+    lag = data.send_hours + hours - data.begin_hours
+    return np.where(np.isnan(lag), 0.0, log_relevance(np.nan_to_num(lag), data.half_life_hours))
 
 
-def _effect(data: Dataset, stages: dict[str, _Stage], exposure: FloatArray, *, earlier: bool) -> FloatArray:
-    """Return the modelled effect of each send that arrives on P(order), with the relevance left three hours after it."""
+def _effect(
+    data: Dataset, description: FunnelDescription, stages: dict[str, _Stage], cells: Cells, *, earlier: bool
+) -> FloatArray:
+    """Return the modelled effect of each decision on P(order), shape (n,): of sends by their cells, as serving has it; 0 for no send."""
 
     def score(name: str) -> FloatArray:
-        stage = stages[name]
-        found = stage.earlier_scores if earlier else stage.scores
-        return found + stage.relevance * np.log(_relevance(data, np.full(len(data), 3.0)))
+        return (stages[name].earlier_scores if earlier else stages[name].scores)[cells.send]
 
-    noticed = 1 - np.exp(-exposure * np.exp(np.minimum(score("notice"), 20.0)))
-    gain = np.maximum(_logistic(score("order")) - _logistic(score("organic")), 0.0)
-    effect: FloatArray = noticed * _logistic(score("click")) * gain
-    return effect
+    middle = data.send_hours[cells.send] + cells.age + 0.5
+    relevance = log_relevance(middle - data.begin_hours[cells.send], data.half_life_hours[cells.send])
+    hazard = hazards(cells, description.lags, data) * np.exp(np.minimum(score("notice"), 20.0))
+    click = _logistic(score("click") + stages["click"].relevance[cells.send] * relevance)
+    order = _logistic(score("order") + stages["order"].relevance[cells.send] * relevance)
+    gain = np.maximum(order - _logistic(score("organic")), 0.0)
+    delivered = np.array([description.delivered.get(str(channel), 0.0) for channel in data.channel])
+    found: FloatArray = delivered * np.bincount(
+        cells.send, noticed_by_cell(cells, hazard) * click * gain, minlength=len(data)
+    )
+    return found
 
 
 def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:

@@ -45,9 +45,11 @@ class Cells:
 def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expiry: bool = False) -> Cells:
     """Return the cells of the sends used, up to the message's expiry and no more than AGES hours after each; up to its notice, or all `to_expiry`.
 
-    A notice after that does not count: until then the send was not noticed.
+    A notice after that does not count: until then the send was not noticed. A send is watched until the window of its decision ends.
     """
     weeks = np.log(rhythms.of(count_activity(data)))
+    watched = np.inf if to_expiry else data.decide_time / 3.6e9 + data.window_hours
+    ends = np.minimum(data.expire_hours, watched)
     send: list[IntArray] = []
     age: list[IntArray] = []
     hour: list[IntArray] = []
@@ -55,7 +57,7 @@ def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expir
     noticed: list[FloatArray] = []
     for i in np.flatnonzero(used):
         start, seen = float(data.send_hours[i]), float(data.seen_hours[i])
-        open_hours = min(max(float(data.expire_hours[i]) - start, _LEAST_OPEN), AGES)
+        open_hours = min(max(float(ends[i]) - start, _LEAST_OPEN), AGES)
         is_noticed = not to_expiry and seen < open_hours
         count = int(seen) + 1 if is_noticed else math.ceil(open_hours)
         first = math.floor(start + 0.5)
@@ -112,12 +114,26 @@ def fit_lag(cells: Cells, rows: NDArray[np.bool_], attention: FloatArray) -> Cha
     return ChannelLag(log_keep=tuple(float(x) for x in by_age), power=power, log_hours=tuple(float(x) for x in by_hour))
 
 
-def exposures(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> FloatArray:
-    """Return the cumulative hazard of each decision at an attention of 1, up to its notice or end; shape (n,)."""
-    total = np.zeros(len(data))
+def hazards(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> FloatArray:
+    """Return the hazard of each cell at an attention of 1, shape (rows,); 0 of channels without a lag."""
+    found = np.zeros(len(cells.send))
     channels = data.channel[cells.send]
     for channel, lag in lags.items():
         rows = channels == channel
-        rate = lag.rate(cells.age[rows], cells.log_rhythm[rows], cells.hour[rows]) * cells.weight[rows]
-        np.add.at(total, cells.send[rows], rate)
-    return total
+        rate = lag.rate(cells.age[rows], cells.log_rhythm[rows], cells.hour[rows])
+        found[rows] = rate * cells.weight[rows]
+    return found
+
+
+def exposures(cells: Cells, lags: dict[str, ChannelLag], data: Dataset) -> FloatArray:
+    """Return the cumulative hazard of each decision at an attention of 1, up to its notice or end; shape (n,)."""
+    return np.bincount(cells.send, hazards(cells, lags, data), minlength=len(data)).astype(np.float64)
+
+
+def noticed_by_cell(cells: Cells, hazard: FloatArray) -> FloatArray:
+    """Return P(noticed in cell) for the hazards of all cells, shape (rows,)."""
+    before = np.cumsum(hazard) - hazard
+    is_first = np.diff(cells.send, prepend=-1) != 0
+    begin = before[is_first][np.cumsum(is_first) - 1]
+    found: FloatArray = np.exp(begin - before) * -np.expm1(-hazard)
+    return found

@@ -358,7 +358,7 @@ class _Tables:
 
     row: dict[str, int]
     keep: FloatArray
-    """Rate of noticing by age in hours from -2 to 72, 0 before the send and from 72 hours on; shape (c + 1, 75)."""
+    """Rate of noticing by age in hours from -2 to 73, 0 before the send and from 72 hours on; shape (c + 1, 76)."""
     power: FloatArray
     log_week: FloatArray
     """Log factor by hour of the week, shape (c + 1, 168)."""
@@ -391,7 +391,7 @@ class _Tables:
 
         return cls(
             row={name: i for i, name in enumerate(names)},
-            keep=np.pad(keep, ((0, 0), (2, 1))),
+            keep=np.pad(keep, ((0, 0), (2, 2))),
             power=power,
             log_week=np.array(log_week),
             delivered=np.array([description.delivered.get(name, 1.0) for name in (*names, "")]),
@@ -502,19 +502,22 @@ class _Grid:
 def _noticed(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
     """Return P(noticed in cell | delivered) of sends at these hours since 1970 through these channels, shape (m, G).
 
-    `keep`, shape (n, 75), is by channel and age; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid. A send within an hour is of
+    `keep`, shape (n, 76), is by channel and age; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid. A send within an hour is of
     two ages in each of the next, for its part of each.
     """
     first = np.floor(sends)
-    late = (sends - first)[:, None]
+    late = sends - first
     age = np.arange(grid.hours) - (first.astype(np.intp) - grid.origin)[:, None]
-    place = np.minimum(np.maximum(age, -1), AGES) + 1 + keep.shape[1] * of[:, None]
-    kept = (1 - late) * keep.ravel().take(place + 1) + late * keep.ravel().take(place)
+    place = np.minimum(np.maximum(age, -1), AGES + 1) + 2 + keep.shape[1] * of[:, None]
+    rates = keep.ravel()
+    kept = rates.take(place)
+    within = np.flatnonzero(late)
+    kept[within] += late[within, None] * (rates.take(place[within] - 1) - kept[within])
     begin = np.maximum(sends, grid.now) - grid.origin
     hour, end = np.minimum(begin.astype(np.intp), grid.hours - 1), grid.expire - grid.origin
     share = np.minimum(np.maximum(np.minimum(end, hour + 1) - begin, 0.0), 1.0)
     rows = np.arange(len(sends))
-    at_begin = kept[rows, hour] * np.where(sends < grid.now, share, share / (1 - late[:, 0]))
+    at_begin = kept[rows, hour] * np.where(sends < grid.now, share, share / (1 - late))
     kept[:, -1] *= min(max(end - (grid.hours - 1), 0.0), 1.0)
     kept[rows, hour] = at_begin
     total = (kept * hazard[of]).cumsum(axis=1)

@@ -126,6 +126,10 @@ class Bundle:
         self._booster = booster
         self._encoder = Encoder(description.columns)
 
+    def with_funnel(self, funnel: FunnelModel | None) -> "Bundle":
+        """Return the same bundle with another funnel, or without one."""
+        return Bundle(self.name, self.version, self.description, self._booster, funnel)
+
     @property
     def tree_count(self) -> int:
         """Trees of the models that serve."""

@@ -212,7 +212,7 @@ class FunnelModel:
     def __init__(self, description: FunnelDescription, boosters: Mapping[str, Booster]) -> None:
         _check_parts(description)
         self.description = description
-        self._boosters = dict(boosters)
+        self.boosters = dict(boosters)
         self._encoder = Encoder(description.columns)
         self._design = Design(description.columns, description.scaling)
         self._rhythms = Rhythms(description.rhythm)
@@ -223,7 +223,7 @@ class FunnelModel:
     @property
     def tree_count(self) -> int:
         """Trees of all stages."""
-        return sum(booster.tree_count for booster in self._boosters.values())
+        return sum(booster.tree_count for booster in self.boosters.values())
 
     def scores(self, stage: str, matrix: FloatArray) -> FloatArray:
         """Return a stage's scores of encoded rows at a relevance of 1, shape (n,)."""
@@ -231,7 +231,7 @@ class FunnelModel:
         return found + self._trees(stage, matrix)
 
     def _trees(self, stage: str, matrix: FloatArray) -> FloatArray | float:
-        booster = self._boosters.get(stage)
+        booster = self.boosters.get(stage)
         return 0.0 if booster is None else booster.raw_scores(matrix)
 
     def curves(

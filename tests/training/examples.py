@@ -30,6 +30,7 @@ from models.sms import TextSize
 from service.bundles import BundleHolder
 from service.customers import Customers
 from service.decisions import Decisions
+from service.learning import Learner
 from service.outcomes import Outcomes
 from service.registry import Registry
 from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, ReportedOutcome
@@ -196,7 +197,7 @@ def in_process(
     bundles = BundleHolder(bundle, Registry("sqlite:///unused", folder / "cache"), moved)
     bundles.load()
     customers = Customers(store, rules, moved, KEY)
-    decisions = Decisions(store, rules, bundles, moved, customers, KEY)
+    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), KEY)
     try:
         yield InProcess(
             decisions=decisions,

@@ -94,7 +94,7 @@ def test_a_server_decides_as_the_core_does(tmp_path: Path, root: Path, *, has_bu
     assert there.replies == here.replies
     assert outside.outcomes == inside.outcomes
     assert outside.expected == inside.expected
-    assert {answer.versions.policy for answer in served.answers} >= {"greedy_floor" if has_bundle else "rule_cascade"}
+    assert {answer.versions.policy for answer in served.answers} >= {"inverse_gap" if has_bundle else "rule_cascade"}
 
 
 def one_message_each(world: World) -> World:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.actions import list_actions
 from models.booster import Booster
 from models.context import Context
+from models.correction import Factor
 from models.curves import (
     AGES,
     Curves,
@@ -49,8 +50,9 @@ def draw(
 ) -> Curves:
     """Draw the curves of sends so many hours after the decision; factors are of push."""
     now = hours_of(context.decide_time)
-    corrections = {(name, "push"): factor for name, factor in (factors or {}).items()}
-    return model.curves(context, [(c, now + h) for c, h in after], made, MARGIN, HARM, corrections)
+    corrections = {name: {"push": Factor(factor)} for name, factor in (factors or {}).items()}
+    corrected = replace(context, factors=corrections)
+    return model.curves(corrected, [(c, now + h) for c, h in after], made, MARGIN, HARM)
 
 
 def made(channel: str, after: float, noticed: float | None = None, *, is_clicked: bool = False) -> Made:

@@ -75,7 +75,7 @@ def run_bench(setting: Setting, processes: int, progress: Callable[[str], None])
     """Run all policies on all seeds and return them by seed and in the order of the table; `progress` is told of each as it ends."""
     names, found = setting.names(), []
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {seed: Path(scratch) / f"seed-{seed}" for seed in setting.seeds if setting.has_log}
+        folders = {seed: Path(scratch) / f"seed-{seed}" for seed in setting.seeds}
         with _pool(processes) as pool:
             trained: list[Future[float]] = []
             if SERVED.intersection(names):

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from models.bundle import load_bundle
+from training.world.ablation import without_funnel, without_rhythm
 from training.world.money import Bench
 from training.world.policies import Engagement, MostEngaged, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
 from training.world.protocol import Policy
+from training.world.retrained import Retrained
 from training.world.rivals import Clicks, Learner, Rival, clicks_of_log, lessons_of_log
 from training.world.told import told_population
 
@@ -37,10 +40,30 @@ def _most_engaged(*, is_best_hour: bool) -> Maker:
     return make
 
 
-def _service(max_steps: int | None = None) -> Maker:
-    return lambda bench, folder: ServiceCore(
-        bench.world.rules, None if folder is None else load_bundle(folder), max_steps
-    )
+def _service(
+    max_steps: int | None = None,
+    *,
+    without: Literal["correction", "exploration", "rhythm", "funnel"] | None = None,
+) -> Maker:
+    """Return who makes the service's core, whole or without a part; where there is no log, it begins with the starter bundle and learns."""
+
+    def make(bench: Bench, folder: Path | None) -> Policy:
+        assert folder is not None  # there is a bundle for each world
+        rules, bundle = bench.world.rules, load_bundle(folder)
+        if bench.log is None:
+            return Retrained(rules, bundle, seed=0)
+        if without == "exploration":
+            rules = replace(rules, policy=replace(rules.policy, name="greedy"))
+        if without == "rhythm":
+            bundle = without_rhythm(bundle)
+        if without == "funnel":
+            bundle = without_funnel(bundle)
+        core = ServiceCore(rules, bundle, max_steps, is_adaptive=without != "correction")
+        if without is not None:
+            core.name = f"service, without {without}"
+        return core
+
+    return make
 
 
 def _oracle(max_steps: int) -> Maker:
@@ -104,17 +127,23 @@ CONTENDERS: Mapping[str, Maker] = {
     "lin-ts-clicks": _mabwiser("LinTS", 0.1, 1.0, is_by_clicks=True),
     "service": _service(),
     "service-1": _service(max_steps=1),
+    "no-exploration": _service(without="exploration"),
+    "no-correction": _service(without="correction"),
+    "no-rhythm": _service(without="rhythm"),
+    "no-funnel": _service(without="funnel"),
     "told": _told,
     "oracle-1": _oracle(1),
     "oracle-2": _oracle(2),
     "oracle-3": _oracle(3),
 }
 """In the order of the table."""
-USUAL = tuple(name for name in CONTENDERS if name not in ("told", "oracle-2"))
+ABLATION = ("no-exploration", "no-correction", "no-rhythm", "no-funnel")
+"""The service without one of its parts; without cascades it is service-1."""
+USUAL = tuple(name for name in CONTENDERS if name not in ("uniform", "told", "oracle-2"))
 """Those that run unless others are named; the rest no goal needs."""
-NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1"})
+NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1", *ABLATION})
 """Left out where there is no log."""
-SERVED = frozenset({"service", "service-1"})
+SERVED = frozenset({"service", "service-1", *ABLATION})
 """Those that serve the bundle."""
 HAND_WRITTEN = ("sms-3", "sms-1", "push-email-sms", "free")
 VOWPAL = ("vw-squarecb", "vw-regcb", "vw-bag", "vw-epsilon")

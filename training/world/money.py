@@ -12,6 +12,7 @@ from training.fit import fit, save
 from training.grow import Hyperparameters
 from training.journal import write_log
 from training.simulate import WINDOW
+from training.starter import make_starter
 from training.world.clock import to_time
 from training.world.log import log_customers, logged_decisions
 from training.world.messages import make_messages
@@ -85,12 +86,14 @@ def write_bench_log(bench: Bench, url: str) -> int:
         store.close()
 
 
-def train_bundle(bench: Bench, seed: int, folder: Path) -> Bundle | None:
-    """Train a bundle on the bench's log through the service's own store, data set and fit, into a folder; None without a log."""
+def train_bundle(bench: Bench, seed: int, folder: Path) -> Bundle:
+    """Train a bundle on the bench's log through the service's own store, data set and fit, into a folder; without a log, the starter bundle."""
+    if bench.log is None:
+        make_starter(folder, bench.rules)
+        return load_bundle(folder)
     with tempfile.TemporaryDirectory() as scratch:
         url = f"sqlite:///{scratch}/log.db"
-        if write_bench_log(bench, url) == 0:
-            return None
+        write_bench_log(bench, url)
         assert bench.log_world is not None  # it has a log
         complete = to_time(int(bench.log_world.messages.arrive[-1]) + GAP_HOURS)
         data = read_dataset(url, WINDOW, as_of=complete)

@@ -259,6 +259,10 @@ class ServiceCore:
         following = choice.steps[1].not_before if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
 
+    def follow(self, rules: Rules) -> None:
+        """Follow other rules from now on."""
+        self._rules = rules
+
     def serve(self, bundle: Bundle) -> None:
         """Serve another bundle from now on, whose corrections begin anew."""
         self._bundle = bundle

@@ -1,13 +1,13 @@
 """The service as it is run: its decision core, and `training train` at times on everything it has decided so far.
 
-It begins with the bundle that it is given, such as the starter bundle where there is no log at all. After so many decisions it writes down
+It begins with the bundle that it is given, such as the starter bundle where there is no log at all. By a schedule it writes down
 its own decisions with what became of them, fits a new model as the command does, and serves it from then on; where the log cannot teach one yet,
 the old one stays.
 """
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from models.bundle import Bundle, load_bundle
@@ -20,27 +20,39 @@ from training.dataset import read_dataset
 from training.fit import fit, save
 from training.grow import Hyperparameters
 from training.journal import LoggedDecision, LoggedOutcome, write_log
-from training.simulate import WINDOW
 from training.world.policies import ServiceCore
 from training.world.protocol import Outcome, Reply
 
-TIMES = (1000, 2500, 5000, 9000)
-"""After how many decisions a new model is trained."""
+SCHEDULE = tuple(
+    (timedelta(hours=after), timedelta(hours=window))
+    for after, window in ((36, 24), (60, 36), (96, 48), (144, 72), (240, 72), (384, 72))
+)
+"""How long after the first decision a new model is trained, and how long after each decision orders are looked for: early on not for long, so
+that there are decisions whose window is over."""
+EAGER = 8
+"""How many times the budget is explored with while the log is younger than the fourth of these times."""
 
 
 class Retrained:
-    """The decision core, trained anew on its own log after so many decisions."""
+    """The decision core, trained anew on its own log by a schedule."""
 
-    def __init__(self, rules: Rules, bundle: Bundle | None, seed: int, times: Sequence[int] = TIMES) -> None:
-        self.name = "service, trained on its own log"
-        self._rules, self._seed, self._times = rules, seed, tuple(times)
-        self._core = ServiceCore(rules, bundle)
+    def __init__(self, rules: Rules, bundle: Bundle | None, seed: int) -> None:
+        self.name = "service, from the starter bundle, trained on its own log"
+        self._rules, self._seed = rules, seed
+        self._left = list(SCHEDULE)
+        self._begin: datetime | None = None
+        self._core = ServiceCore(_eager(rules), bundle)
         self._made: list[tuple[Context, Reply]] = []
         self._outcomes: dict[tuple[str, int], list[LoggedOutcome]] = {}
+        self.refusals: list[str] = []
+        """Why a model was not trained, each time."""
 
     def decide(self, context: Context) -> Reply:
-        if len(self._made) in self._times:
-            self._train(context)
+        self._begin = self._begin or context.decide_time
+        if self._left and context.decide_time >= self._begin + self._left[0][0]:
+            self._train(context, self._left.pop(0)[1])
+            if len(self._left) <= len(SCHEDULE) - 4:
+                self._core.follow(self._rules)
         reply = self._core.decide(context)
         if not reply.is_deferred:
             self._made.append((context, reply))
@@ -51,7 +63,7 @@ class Retrained:
         found = LoggedOutcome(type=outcome.type, occur_time=outcome.occur_time, value_micros=outcome.value_micros)
         self._outcomes.setdefault((outcome.decision_id, max(outcome.step, 1)), []).append(found)
 
-    def _train(self, context: Context) -> None:
+    def _train(self, context: Context, window: timedelta) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             url = f"sqlite:///{scratch}/log.db"
             store = Store(url)
@@ -60,9 +72,10 @@ class Retrained:
             finally:
                 store.close()
             try:
-                data = read_dataset(url, WINDOW, as_of=context.decide_time)
+                data = read_dataset(url, window, as_of=context.decide_time)
                 fitted = fit(data, Hyperparameters(seed=self._seed), "own log", progress=lambda _: None)
-            except LogUnusable:
+            except LogUnusable as error:
+                self.refusals.append(str(error))
                 return
             folder = Path(scratch) / "bundle"
             save(fitted, folder, f"after-{len(self._made)}")
@@ -80,3 +93,9 @@ class Retrained:
             outcomes=tuple(self._outcomes.get((context.decision_id, context.step), ())),
             trainable=reply.action.channel != NO_SEND or reply.propensity < 1,
         )
+
+
+def _eager(rules: Rules) -> Rules:
+    policy = rules.policy
+    assert policy.exploration_budget is not None  # the world's rules have one
+    return replace(rules, policy=replace(policy, exploration_budget=EAGER * policy.exploration_budget))

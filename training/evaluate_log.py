@@ -231,14 +231,14 @@ def _decide_all(address: str, wave: starbucks.Wave, margin: FloatArray, price: f
 
 
 def _report_matching(address: str, wave: starbucks.Wave, decisions: Sequence[Decision]) -> int:
-    """Report what followed wherever the service chose what the log did; return how many decisions that were."""
+    """Report what followed within the window wherever the service chose what the log did; return how many decisions that were."""
     outcomes: list[outcome_pb2.Outcome] = []
     matched = 0
     for row, decision in enumerate(decisions):
         if starbucks.LEADS[decision.channel or NO_SEND] != wave.lead[row]:
             continue
         matched += 1
-        seen = list(starbucks.outcomes_of(wave, row))
+        seen = [o for o in starbucks.outcomes_of(wave, row) if o.occur_time <= wave.time + starbucks.WINDOW]
         for number, logged in enumerate(seen):
             outcome = outcome_pb2.Outcome(
                 event_id=f"{decision.decision_id}/{number}",

@@ -2,16 +2,17 @@
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from models.context import CustomerState
 from models.record import context_from_json, features_from_json, from_micros, to_micros
 from service.store.store import Store
 from tests.service.served import MovedClock
-from tests.training.examples import DAY, HOUR, NOW, UNIT, WINDOW, ask, happened, in_process, run_sql
+from tests.training.examples import DAY, HOUR, KEY, NOW, UNIT, WINDOW, ask, happened, in_process, run_sql
 from tests.training.parquet_log import Row, command, decision, outcome, write_file, write_log
 from training.__main__ import main
 from training.dataset import read_dataset
@@ -145,6 +146,102 @@ def test_outcomes_have_their_effect_once_they_are_known(tmp_path: Path, log_url:
     assert (before["contacts_7d"], after["contacts_7d"]) == (1, 0)
     assert (before["orders_90d"], after["orders_90d"]) == (0, 1)
     assert run_sql(log_url, "SELECT is_open FROM contacts") == [(0,)]
+
+
+def customer(url: str, request_id: str, step: int = 1) -> CustomerState:
+    """What was known of the customer of one decision, as its context in the log says."""
+    ((text,),) = run_sql(url, "SELECT context FROM decisions WHERE request_id = ? AND step = ?", request_id, step)
+    return context_from_json(str(text)).customer
+
+
+def test_contacts_tell_when_they_were_noticed_once_that_is_known(tmp_path: Path, log_url: str) -> None:
+    """A contact carries its step, and the first time it was seen and clicked, from when each became known; what machines open says nothing."""
+    decisions = [
+        decision("first", decision_id="cascade-1"),
+        decision("second", NOW + 3 * HOUR, channel="email", decision_id="cascade-1", step=2),
+        *(decision(f"{hours}h", NOW + hours * HOUR, channel="none") for hours in (4, 6, 9)),
+    ]
+    outcomes = [
+        outcome("opened", "first", NOW + HOUR, machine_generated=True),
+        outcome("seen", "first", NOW + 2 * HOUR, receive_time=NOW + 5 * HOUR),
+        outcome("clicked", "first", NOW + 7 * HOUR),
+        outcome("opened", "second", NOW + 8 * HOUR, step=2),
+    ]
+    write_log(tmp_path, decisions, outcomes)
+
+    load(tmp_path, log_url)
+
+    def noticed(request_id: str) -> list[tuple[int, datetime | None, datetime | None]]:
+        return [(c.step, c.seen_time, c.click_time) for c in customer(log_url, request_id).contacts]
+
+    assert noticed("4h") == [(1, None, None), (2, None, None)]
+    assert noticed("6h") == [(1, NOW + 2 * HOUR, None), (2, None, None)]
+    assert noticed("9h") == [(1, NOW + 2 * HOUR, NOW + 7 * HOUR), (2, NOW + 8 * HOUR, None)]
+    assert (features(log_url, "9h")["seen_60d"], features(log_url, "9h")["clicks_60d"]) == (2, 1)
+
+
+def test_active_hours_are_those_known_by_then(tmp_path: Path, log_url: str) -> None:
+    """Visits, notices and orders make an hour active, each from when it became known, for 180 days; other outcomes and machines do not."""
+    visits = [
+        {"customer_id": "anna", "occur_time": NOW + offset} for offset in (-200 * DAY, -2 * DAY, -2 * DAY + MINUTE)
+    ]
+    decisions = [decision("first"), *(decision(f"{h}h", NOW + h * HOUR, channel="none") for h in (5, 9))]
+    outcomes = [
+        outcome("delivered", "first", NOW + HOUR),
+        outcome("opened", "first", NOW + 2 * HOUR, machine_generated=True),
+        outcome("seen", "first", NOW + 3 * HOUR, receive_time=NOW + 8 * HOUR),
+        {"type": "order", "customer_id": "anna", "occur_time": NOW + 4 * HOUR},
+    ]
+    write_log(tmp_path, decisions, outcomes, visits)
+
+    load(tmp_path, log_url)
+
+    def active(request_id: str) -> list[float]:
+        start = to_micros(NOW) // 3_600_000_000
+        return [hour - start for hour in customer(log_url, request_id).active_hours]
+
+    assert active("first") == [-48]
+    assert active("5h") == [-48, 4]
+    assert active("9h") == [-48, 3, 4]
+    assert features(log_url, "9h")["active_hours_14d"] == 3
+
+
+def test_import_knows_what_serving_would(tmp_path: Path) -> None:
+    """Of a customer with a long history the last decision of the file knows exactly what the service, running on the same log, would at that moment."""
+    rng = random.Random(4)
+    decisions = [
+        decision(f"r{n}", NOW + n * 31 * HOUR, channel=rng.choice(["push", "email", "none"])) for n in range(60)
+    ]
+    outcomes = [
+        outcome(kind, f"r{n}", NOW + n * 31 * HOUR + timedelta(minutes=rng.randrange(1, 1800)))
+        for n in range(60)
+        for kind in rng.sample(
+            ["seen", "opened", "clicked", "order", "sent", "undelivered", "not_sent", "delivered"], 3
+        )
+        if decisions[n]["channel"] != "none" or kind == "order"
+    ]
+    visits = [
+        {"customer_id": "anna", "occur_time": NOW + timedelta(minutes=rng.randrange(60 * 31 * 60))} for _ in range(600)
+    ]
+    moment = NOW + 61 * 31 * HOUR
+    imported = tmp_path / "imported"
+    write_log(imported / "files", [*decisions, decision("last", moment)], outcomes, visits)
+    write_log(tmp_path / "files", decisions, outcomes, visits)
+    (tmp_path / "identity.key").write_text(KEY.hex())
+
+    load(imported / "files", f"sqlite:///{imported / 'log.db'}")
+    load(tmp_path / "files", f"sqlite:///{tmp_path / 'served.db'}")
+    with in_process(tmp_path, clock=MovedClock(moment)) as service:
+        served = service.decisions.choose(ask("now", customer="anna")).decision.context.customer
+
+    known = customer(f"sqlite:///{imported / 'log.db'}", "last")
+    assert len(served.contacts) > 10
+    assert {c.decision_id: (c.start, c.step, c.seen_time, c.click_time) for c in known.contacts} == {
+        c.decision_id: (c.start, c.step, c.seen_time, c.click_time) for c in served.contacts
+    }
+    assert known.order_times == served.order_times
+    assert len(known.active_hours) == 96
+    assert known.active_hours == served.active_hours
 
 
 def test_sent_sets_when_the_contact_was(tmp_path: Path, log_url: str) -> None:

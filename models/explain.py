@@ -15,6 +15,7 @@ _ENDS = {
     CascadeEnd.NO_STEP_LEFT: "no channel is left that may be used or is worth its price",
     CascadeEnd.MAX_STEPS: "the cascade has made all its steps",
 }
+_WORTH_SAYING = 0.2
 
 
 def explain(decision: Decision, currency: str) -> tuple[str, ...]:
@@ -26,6 +27,7 @@ def explain(decision: Decision, currency: str) -> tuple[str, ...]:
         *_steps(decision, currency),
         *_free_only(decision, currency),
         *_alternatives(decision, currency),
+        *_corrections(decision),
         *_exploration(decision, currency),
         *_suppressions(decision),
     )
@@ -131,6 +133,20 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
             f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}, "
             f"with what may follow {table.plan_micros[index] / 1e6:.2f}; probability {share:.4g} over its slots."
         )
+
+
+def _corrections(decision: Decision) -> Iterable[str]:
+    """Say which stages of which channels go by more than a fifth otherwise than the bundle says."""
+    if decision.distribution is None or decision.choice.degraded:
+        return
+    moved = [
+        f"{channel} {stage} x {factor.value:.2f}"
+        for stage, by_channel in decision.context.factors.items()
+        for channel, factor in by_channel.items()
+        if abs(factor.value - 1) > _WORTH_SAYING
+    ]
+    if moved:
+        yield f"Corrected since training: {', '.join(sorted(moved))}."
 
 
 def _exploration(decision: Decision, currency: str) -> Iterable[str]:

@@ -363,8 +363,7 @@ class Unit(Reader):
 
     def add_statistics(self, sums: Iterable[tuple[Cell, Sums]]) -> None:
         """Add to sums; those that are not there yet begin with 0."""
-        for cell, added in sums:
-            self._run("add_statistics", _values(cell) | _values(added))
+        self._cursor.executemany(_SQL["add_statistics"], [_values(cell) | _values(added) for cell, added in sums])
 
     def delete_statistics(self, before_hour: int) -> None:
         """Delete the sums of hours before this one, of all bundles."""

@@ -58,7 +58,7 @@ from tests.service.served import Served, ask_database, serve
 T = TypeVar("T")
 FREE_RULES = (
     RULES.replace("limit = 3", "limit = 1000").replace("limit = 1\nwindow", "limit = 1000\nwindow")
-    + "\n[policy]\nexploration_floor = 0.001\n"
+    + "stop_on_click = false\n[policy]\nexploration_floor = 0.001\n"
 )
 SUMS = "SELECT bundle, stage, channel, kind, step, hour, observed, expected FROM statistics"
 
@@ -165,14 +165,15 @@ _KINDS = (
     "ORDER",
     "STORE_PURCHASE",
 )
+_WEIGHTS = (1, 1, 1, 1, 2, 1, 4, 1, 4, 1)
 
 
 def draw_outcomes(rng: random.Random, name: str, sends: Sequence[tuple[str, int]], begin: datetime) -> list[Outcome]:
     """Draw what happened after sends and beside them; some of it was made by machines, some of it came after the attribution window."""
     found = []
-    for number in range(rng.randint(2, 9)):
+    for number in range(rng.randint(2, 12)):
         decision_id, step = rng.choice(sends)
-        kind = rng.choice(_KINDS)
+        kind = rng.choices(_KINDS, _WEIGHTS)[0]
         is_anyhow = kind in ("ORDER", "STORE_PURCHASE") and rng.random() < 0.5
         after = rng.choice([timedelta(minutes=rng.randint(0, 80 * 60)), 31 * DAY])
         event = outcome(
@@ -214,6 +215,12 @@ def test_sums_are_those_of_all_that_is_known(service: Served) -> None:
         service.report(
             outcome(f"{name}-lost", OUTCOME_TYPE_UNDELIVERED, decision_id=first.decision_id, step=1, occur_time=begin)
         )
+        known = [
+            outcome(f"{name}-at-once", OUTCOME_TYPE_CLICKED, decision_id=first.decision_id, step=1, occur_time=begin)
+        ]
+        known = known if rng.random() < 0.3 else []
+        if known:
+            service.report(*known)
         second = advance(service, first.decision_id)
         later = request(f"{name}-b", customer=name, kind=name)
         later.mode = DECISION_MODE_DRY_RUN
@@ -237,6 +244,7 @@ def test_sums_are_those_of_all_that_is_known(service: Served) -> None:
 
         events = [
             *events,
+            *known,
             outcome("", OUTCOME_TYPE_UNDELIVERED, decision_id=first.decision_id, step=1, occur_time=begin),
         ]
         expected = [sums_of_send(service, d, step, known_of(events, d, step, begin)) for d, step in sends]

@@ -36,6 +36,10 @@ from models.correction import (
     happenings,
     trials,
 )
+from models.decide import decide
+from models.explain import explain
+from models.record import context_from_json, context_to_json
+from tests.unit.examples import CONTEXT, RULES, bundle_of
 
 HOUR = 500_000
 """Hours since 1970 at which sends are made."""
@@ -377,3 +381,28 @@ def test_one_event_that_was_all_but_ruled_out_is_no_change() -> None:
     observed[1:] = 1
 
     assert find_change(observed, expected) == 0
+
+
+# --- what is told
+
+
+def test_factors_that_matter_are_told() -> None:
+    """The explanation names the stages of channels that differ from the bundle by more than a fifth, in one sentence, and is silent of others."""
+    small, great = Factor(value=0.31, deviation=0.1), Factor(value=1.25, deviation=0.1)
+    usual = Factor(value=0.85, deviation=0.1)
+    factors = {NOTICE: {"push": small, "email": usual}, CLICK: {"email": great}}
+    bundle = bundle_of({"push": 0.02, "email": 0.03})
+    contexts = (replace(CONTEXT, factors=factors), replace(CONTEXT, factors={NOTICE: {"push": usual}}))
+
+    told, silent = (explain(decide(context, RULES, bundle), "RUB") for context in contexts)
+
+    assert "Corrected since training: email click x 1.25, push notice x 0.31." in told
+    assert not any("Corrected" in sentence for sentence in silent)
+
+
+def test_factors_are_read_back_as_they_were_used() -> None:
+    """A context with factors comes out of its log row equal, to the bit."""
+    factors = {NOTICE: {"push": Factor(value=0.3071, deviation=0.1581), "email": Factor()}}
+    context = replace(CONTEXT, factors=factors)
+
+    assert context_from_json(context_to_json(context)) == context

@@ -199,14 +199,15 @@ class MostEngaged(_Deaf):
 class _Ledger:
     """What a policy reserves and spends of a budget, as the service keeps it in its store."""
 
-    def __init__(self, budget: Budget, rules: Rules) -> None:
-        self._budget, self._rules = budget, rules
+    def __init__(self, budget: Budget, rules: Rules, *, is_paced: bool) -> None:
+        self._budget, self._rules, self._is_paced = budget, rules, is_paced
         self._spending: Spending | None = None
         self._open: dict[tuple[str, int], int] = {}
 
     def state(self, now: datetime) -> BudgetState:
         """Return the budget as it is now."""
-        return state_of(self._budget, self._rules, self._now(now), now)
+        state = state_of(self._budget, self._rules, self._now(now), now)
+        return state if self._is_paced else replace(state, shadow_price=0.0)
 
     def reserve(self, context: Context, choice: Choice) -> None:
         """Set aside what a decision is going to cost."""
@@ -243,7 +244,7 @@ class _Ledger:
 class ServiceCore:
     """The service's decision core in this process: `models.decide` with a bundle, corrected by outcomes, advanced as AdvanceCascade does.
 
-    With a `budget` it paces its spending as the service does.
+    With a `budget` it keeps within it as the service does; unless it is paced, it has no shadow price and spends while there is money.
     """
 
     def __init__(
@@ -254,6 +255,7 @@ class ServiceCore:
         *,
         is_adaptive: bool = True,
         budget: Budget | None = None,
+        is_paced: bool = True,
     ) -> None:
         self.name = "service decision core" + ("" if bundle is not None else ", no bundle")
         if max_steps is not None:
@@ -261,8 +263,10 @@ class ServiceCore:
             self.name += f", {max_steps} step" + ("s" if max_steps > 1 else "")
         if not is_adaptive:
             self.name += ", without correction"
+        if budget is not None:
+            self.name += ", paced by a shadow price" if is_paced else ", first come, first served"
         self._rules, self._bundle = rules, bundle
-        self._ledger = None if budget is None else _Ledger(budget, rules)
+        self._ledger = None if budget is None else _Ledger(budget, rules, is_paced=is_paced)
         self._corrections = Corrections("" if bundle is None else bundle.version) if is_adaptive else None
         self._sent: dict[tuple[str, int], tuple[Forecast, str, str, list[tuple[str, int]]]] = {}
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from functools import lru_cache
 
 from models.local_time import zone
 from models.rules import EVERY, Budget, QuietHours, Rules
@@ -36,6 +36,7 @@ LEARNING = 4.0
 ROOM = 0.02
 """r: the part of a period or budget at its end that is not told from nothing."""
 _HOURS = 24.0
+_KEPT_PERIODS = 1024
 _DAY_ZERO = date(2000, 1, 1)
 
 
@@ -99,10 +100,13 @@ def charged(budgets: Iterable[BudgetState], spent: Mapping[str, int]) -> tuple[B
 
 def period_of(budget: Budget, rules: Rules, moment: datetime) -> Period:
     """Return the calendar period in the rules' zone that holds a moment; of a total its own, which need not hold it."""
-    where = zone(rules.time_zone)
-    day = moment.astimezone(where).date()
-    first, after = _days(budget, day)
-    return Period(start=_midnight(first, where), end=_midnight(after, where))
+    return _period(*_days(budget, moment.astimezone(zone(rules.time_zone)).date()), rules.time_zone)
+
+
+@lru_cache(maxsize=_KEPT_PERIODS)
+def _period(first: date, after: date, zone_name: str) -> Period:
+    start, end = (datetime.combine(day, time(), zone(zone_name)).astimezone(UTC) for day in (first, after))
+    return Period(start=start, end=end)
 
 
 def _days(budget: Budget, day: date) -> tuple[date, date]:
@@ -116,10 +120,6 @@ def _days(budget: Budget, day: date) -> tuple[date, date]:
         first = day - timedelta(days=day.weekday())
         return first, first + timedelta(days=7)
     return day, day + timedelta(days=1)
-
-
-def _midnight(day: date, where: ZoneInfo) -> datetime:
-    return datetime.combine(day, time(), where).astimezone(UTC)
 
 
 def state_of(budget: Budget, rules: Rules, spending: Spending, now: datetime) -> BudgetState:
@@ -142,7 +142,8 @@ def state_of(budget: Budget, rules: Rules, spending: Spending, now: datetime) ->
 def shadow_price(budget: Budget, rules: Rules, spending: Spending, now: datetime) -> float:
     """Return the price that is charged for a unit of a budget now, at least 0."""
     held = update_price(budget, rules, spending, now).held_price
-    return max(0.0, held + GAIN * _lead(budget, rules, spending, now))
+    due = pace(period_of(budget, rules, now), rules, now)
+    return max(0.0, held + GAIN * _lead(budget, spending, due))
 
 
 def update_price(budget: Budget, rules: Rules, spending: Spending, now: datetime) -> Spending:
@@ -150,27 +151,29 @@ def update_price(budget: Budget, rules: Rules, spending: Spending, now: datetime
     if now <= spending.price_time:
         return spending
     period = period_of(budget, rules, now)
-    passed = pace(period, rules, now) - pace(period, rules, max(spending.price_time, period.start))
-    before = _lead(budget, rules, spending, max(spending.price_time, period.start))
-    lead = (before + _lead(budget, rules, spending, now)) / 2
-    held = max(0.0, spending.held_price + LEARNING * GAIN * lead * passed)
+    before, due = (pace(period, rules, max(moment, period.start)) for moment in (spending.price_time, now))
+    lead = (_lead(budget, spending, before) + _lead(budget, spending, due)) / 2
+    held = max(0.0, spending.held_price + LEARNING * GAIN * lead * (due - before))
     return replace(spending, held_price=held, price_time=now)
 
 
-def _lead(budget: Budget, rules: Rules, spending: Spending, now: datetime) -> float:
-    """Return how far spending is ahead of its pace; negative where it is behind."""
-    due = pace(period_of(budget, rules, now), rules, now)
+def _lead(budget: Budget, spending: Spending, due: float) -> float:
+    """Return how far spending is ahead of the part that is due; negative where it is behind."""
     spent = min(1.0, spending.spent_micros / budget.amount)
     return math.log((1 - due + ROOM) / (1 - spent + ROOM))
 
 
 def pace(period: Period, rules: Rules, now: datetime) -> float:
     """Return the part of a period's demand that has passed, 0 to 1: of the hours in which messages may be sent."""
-    where = zone(rules.time_zone)
-    begin, end, passed = (
-        _loud_hours(moment.astimezone(where), rules.quiet_hours) for moment in (period.start, period.end, now)
-    )
+    begin, end = _loud_bounds(period, rules.time_zone, rules.quiet_hours)
+    passed = _loud_hours(now.astimezone(zone(rules.time_zone)), rules.quiet_hours)
     return min(1.0, max(0.0, (passed - begin) / (end - begin)))
+
+
+@lru_cache(maxsize=_KEPT_PERIODS)
+def _loud_bounds(period: Period, zone_name: str, quiet: QuietHours | None) -> tuple[float, float]:
+    begin, end = (_loud_hours(moment.astimezone(zone(zone_name)), quiet) for moment in (period.start, period.end))
+    return begin, end
 
 
 def _loud_hours(moment: datetime, quiet: QuietHours | None) -> float:

@@ -16,7 +16,7 @@ import pytest
 from models.context import Context
 from models.decide import Decision, decide
 from models.rules import parse_rules
-from service.budgets import BudgetShort, budget_states, reserve
+from service.budgets import BudgetShort, budget_states, reserve, standings
 from service.gen.channelchoice.v1.admin_service_pb2 import Budget, GetBudgetsRequest
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import BatchChooseChannelRequest, ChooseChannelRequest
 from service.gen.channelchoice.v1.decision_pb2 import (
@@ -43,7 +43,7 @@ from service.store.rows import new_decision_id
 from service.store.store import Store, Unit
 from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, moment_of, outcome, rubles
 from tests.service.security import ADMIN, write_tokens
-from tests.service.served import MovedClock, Served, refused, serve
+from tests.service.served import MovedClock, Served, ask_database, refused, serve
 from tests.unit.examples import with_channels
 
 SMS = 5_300_000
@@ -505,3 +505,34 @@ def test_decisions_made_together_are_checked_as_they_were_made(store: Store) -> 
 
     assert second.choice.action is None
     assert len(store.read(lambda reader: reader.list_reservations("decision-1", 1))) == 1
+
+
+def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
+    """Two stores that write at once, each from several threads, reserve just what the budget pays for."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    rules = parse_rules(RULES + budget("60"))
+    stores = [Store(url), Store(url)]
+
+    def spend(number: int) -> bool:
+        opened = stores[number % 2]
+        most: dict[str, int] = {}
+        while True:
+            states = opened.read(lambda reader: budget_states(reader, rules, "autumn", NOW, most))
+            context = replace(with_channels("sms"), decision_id=f"decision-{number}", budgets=states)
+            decision = decide(context, rules, None)
+            try:
+                opened.write(lambda work, made=decision: reserve(work, rules, [made]))  # type: ignore[misc]  # bound at once
+            except BudgetShort as short:
+                most[short.budget] = short.left_micros
+            else:
+                return decision.choice.slot is not None
+
+    with ThreadPoolExecutor(8) as threads:
+        sent = sum(threads.map(spend, range(40)))
+    (found,) = stores[0].read(lambda reader: standings(reader, rules, NOW))
+    for opened in stores:
+        opened.close()
+
+    assert sent == 11
+    assert found.spending.reserved_micros == 11 * SMS
+    assert ask_database(tmp_path / "store.db", "SELECT sum(reserved_micros) FROM reservations") == [(11 * SMS,)]

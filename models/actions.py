@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.budget import shadow_price_of
 from models.context import Context
 from models.curves import PLAIN_KEPT, Curves
 from models.eligibility import EligibleChannel
@@ -51,7 +52,8 @@ class ActionTable:
     """Net value with the best cascade that may follow; what a policy chooses by."""
     deviation_micros: FloatArray
     """Standard deviation of the plan value's estimate; 0 where the estimate is taken as certain."""
-    shadow_price: float
+    shadow_price: FloatArray
+    """Money that one unit of the budgets which count the send is worth beside itself; 0 where none binds."""
     curves: Curves | None = None
     """Of the sends, in their order; not kept in the log."""
 
@@ -64,7 +66,7 @@ class ActionTable:
         actions = tuple(action for action, kept in zip(self.actions, mask, strict=True) if kept)
         sends = np.array([action.send_time is not None for action in self.actions], dtype=bool)
         curves = None if self.curves is None else self.curves.keep(mask[sends])
-        return ActionTable(actions=actions, shadow_price=self.shadow_price, curves=curves, **arrays)
+        return ActionTable(actions=actions, curves=curves, **arrays)
 
 
 _ARRAYS = (
@@ -78,6 +80,7 @@ _ARRAYS = (
     "net_micros",
     "plan_micros",
     "deviation_micros",
+    "shadow_price",
 )
 
 
@@ -92,13 +95,17 @@ def value_actions(
     rules: Rules,
     eligible: Sequence[EligibleChannel],
     estimate: Estimate,
-    shadow_price: float = 0.0,
 ) -> ActionTable:
-    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities."""
+    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities.
+
+    A send with a price pays the shadow price of each of the context's budgets that counts it.
+    """
     message = context.message
     actions = list_actions(eligible)
     counts = [len(c.slots) for c in eligible]
     price = np.concatenate([[0.0], np.repeat([float(c.price_micros) for c in eligible], counts)])
+    worth = [shadow_price_of(context.budgets, c.channel) if c.price_micros else 0.0 for c in eligible]
+    shadow_price = np.concatenate([[0.0], np.repeat(worth, counts)])
     is_paid = np.concatenate([[False], np.repeat([c.is_paid for c in eligible], counts).astype(bool)])
     p_unsubscribe = estimate.p_unsubscribe.copy()
     p_unsubscribe[0] = 0.0

@@ -14,17 +14,19 @@ program is solved (milp, HiGHS). Both are exact; an assignment takes microsecond
 
 The plan is not what is served. Messages are decided one after another, those that the plan gives a send first, the worthiest before the
 others: each draws from a distribution over what is eligible while the planned sends of the others keep their places. So the propensity is
-of the eligible actions, after every rule. Where a draw leaves a place of a cap that it was to have, the rest is planned anew.
+of the eligible actions, after every rule. Where a draw leaves a place of a cap that it was to have, the rest is planned anew. What a decision
+spends is gone from the budgets of those after it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.budget import charged
 from models.bundle import Bundle
 from models.context import Contact, Context, Mode
 from models.decide import Decision, Evaluation, decide, evaluate, serve, slot_of
@@ -63,22 +65,40 @@ class Row:
     room: int
 
 
+@dataclass(slots=True)
+class _Booked:
+    """What decisions made so far will send, and what they spend of each budget, by its name."""
+
+    contacts: list[Contact] = field(default_factory=list)
+    spent: dict[str, int] = field(default_factory=dict)
+
+    def add(self, decision: Decision) -> list[Contact]:
+        """Book a decision, and return the contact that it makes."""
+        made = _booking(decision)
+        self.contacts.extend(made)
+        for contact in made:
+            for budget in decision.context.budgets:
+                if budget.counts(contact.channel):
+                    self.spent[budget.name] = self.spent.get(budget.name, 0) + decision.choice.price_micros
+        return made
+
+
 def decide_together(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None) -> list[Decision]:
     """Decide messages for one person at one moment; decisions come in the contexts' order.
 
     The contexts' customers are one person with the same contacts. Only LIVE decisions take places.
     """
     decisions: dict[int, Decision] = {}
-    booked: list[Contact] = []
+    booked = _Booked()
     order = sorted(range(len(contexts)), key=lambda i: _rank(contexts[i]))
     for _, level in groupby(order, key=lambda i: _rank(contexts[i])):
         equals = list(level)
-        if _may_compete([contexts[i] for i in equals], rules, booked):
+        if _may_compete([contexts[i] for i in equals], rules, booked.contacts):
             _decide_equals(equals, contexts, rules, bundle, booked, decisions)
         else:
             for index in equals:
                 decisions[index] = decide(_as_booked(contexts[index], booked), rules, bundle)
-                booked.extend(_booking(decisions[index]))
+                booked.add(decisions[index])
     return [decisions[index] for index in range(len(contexts))]
 
 
@@ -108,7 +128,7 @@ def _decide_equals(
     contexts: Sequence[Context],
     rules: Rules,
     bundle: Bundle | None,
-    booked: list[Contact],
+    booked: _Booked,
     decisions: dict[int, Decision],
 ) -> None:
     """Decide messages of one priority, the planned ones first, and add what they book."""
@@ -126,8 +146,7 @@ def _decide_equals(
         if context != found.context:
             found = evaluate(context, rules, bundle)
         decisions[index] = found if isinstance(found, Decision) else serve(found, rules)
-        made = _booking(decisions[index])
-        booked.extend(made)
+        made = booked.add(decisions[index])
         planned = plan.pop(index, None)
         if planned is None or (made and _is_counted_as(made[0].channel, planned.contact.channel, rules)):
             continue
@@ -145,7 +164,7 @@ def _plan(
     offers: dict[int, tuple[Send, ...]],
     contexts: Sequence[Context],
     rules: Rules,
-    booked: Sequence[Contact],
+    booked: _Booked,
 ) -> dict[int, Send]:
     """Return the planned send of each waiting message that is to make one."""
     if not waiting:
@@ -156,12 +175,13 @@ def _plan(
     return {i: send for i, send in zip(waiting, found, strict=True) if send is not None}
 
 
-def _as_booked(context: Context, booked: Sequence[Contact]) -> Context:
-    """Return the context of a customer who will also get these messages."""
-    if not booked:
+def _as_booked(context: Context, booked: _Booked) -> Context:
+    """Return the context of a customer who will also get these messages, with what is left when they are paid."""
+    if not booked.contacts:
         return context
-    contacts = sorted((*context.customer.contacts, *booked), key=lambda contact: contact.start)
-    return replace(context, customer=replace(context.customer, contacts=tuple(contacts)))
+    contacts = sorted((*context.customer.contacts, *booked.contacts), key=lambda contact: contact.start)
+    customer = replace(context.customer, contacts=tuple(contacts))
+    return replace(context, customer=customer, budgets=charged(context.budgets, booked.spent))
 
 
 def _booking(decision: Decision) -> list[Contact]:

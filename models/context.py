@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from models.budget import BudgetState
 from models.correction import Factors
 from models.rules import Category, FreeFirstMode
 from models.sms import TextSize
@@ -189,6 +190,8 @@ class Context:
     """What has been learned since the bundle was trained, by stage and channel."""
     reserved: tuple[Contact, ...] = ()
     """Planned sends of messages decided together with this one; caps count them, features do not."""
+    budgets: tuple[BudgetState, ...] = ()
+    """Those that count the message, as they were before this decision."""
     mode: Mode = Mode.LIVE
 
     def option(self, channel: str) -> ChannelOption:

@@ -217,7 +217,7 @@ def best_cascades(context: Context, rules: Rules, table: ActionTable) -> Cascade
     curves = table.curves or _plain_curves(context, rules, table, places)
     least = rules.cascade.least_wait_minutes / 60
     prices = Prices(
-        micros=table.price_micros[places] * (1 + table.shadow_price),
+        micros=(table.price_micros * (1 + table.shadow_price))[places],
         is_paid=table.is_paid[places],
         ready=curves.ready(max(1, math.ceil(least))),
     )
@@ -334,7 +334,7 @@ def _estimate(
 def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[Suppressed, ...]]:
     """Take out sends that cost more than a generous estimate of what they earn."""
     ceiling = rules.policy.paid_optimism * np.maximum(table.incremental_micros, 0.0)
-    dear = (table.price_micros > 0) & (table.price_micros >= ceiling)
+    dear = (table.price_micros > 0) & (table.price_micros * (1 + table.shadow_price) >= ceiling)
     if not dear.any():
         return table, ()
     suppressed: list[Suppressed] = []
@@ -345,6 +345,8 @@ def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[
             best = max(rows, key=lambda i: float(table.incremental_micros[i]))
             earned, price = table.incremental_micros[best] / 1e6, table.price_micros[best] / 1e6
             detail = f"adds {earned:.2f} of expected margin, costs {price:.2f}"
+            if table.shadow_price[best]:
+                detail += f" x {1 + table.shadow_price[best]:.2f} under its budget"
             suppressed.append(Suppressed(channel=channel, reason=Reason.PRICE_ABOVE_VALUE, detail=detail))
     return table.keep(~dear), tuple(suppressed)
 

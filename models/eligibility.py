@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from models import local_time
+from models.budget import BudgetState
 from models.context import ChannelOption, Contact, Context, Reason
 from models.prices import send_price
 from models.rules import FreeFirstMode, QuietHours, Rules
@@ -136,7 +137,23 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, pr
         refuse(
             Reason.MAX_COST_EXCEEDED, f"costs {price / 1e6:.2f}, max_cost is {constraints.max_cost_micros / 1e6:.2f}"
         )
+    if price:
+        found.extend(
+            _exhausted(budget, option.channel, price)
+            for budget in context.budgets
+            if budget.refuses(option.channel, price)
+        )
     return found
+
+
+def _exhausted(budget: BudgetState, channel: str, price: int) -> Suppressed:
+    left, cap = budget.left_micros / 1e6, budget.cap_micros / 1e6
+    return Suppressed(
+        channel=channel,
+        reason=Reason.BUDGET_EXHAUSTED,
+        detail=f"costs {price / 1e6:.2f}, budget {budget.name} has {left:.2f} of {cap:.2f} left",
+        retry_time=budget.retry_time if price <= budget.cap_micros else None,
+    )
 
 
 def _slot_grid(context: Context, rules: Rules) -> list[datetime]:

@@ -125,8 +125,8 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
                 best[action.channel] = index
     for channel, index in sorted(best.items(), key=lambda item: -table.plan_micros[item[1]]):
         cost = f"costs {table.price_micros[index] / 1e6:.2f}"
-        if table.shadow_price:
-            cost += f" x {1 + table.shadow_price:.2f}"
+        if table.shadow_price[index]:
+            cost += f" x {1 + table.shadow_price[index]:.2f}"
         share = float(np.sum(found.probabilities[[a.channel == channel for a in table.actions]]))
         yield (
             f"{channel}: adds {table.incremental_micros[index] / 1e6:.2f} {currency} of expected margin, {cost}, harm "

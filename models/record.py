@@ -4,7 +4,6 @@ Reading what was written gives an equal decision, so an answer can be given agai
 The packed form is a little-endian array of ACTION_ROW, one row an action, in the order of the distribution.
 """
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,6 +46,7 @@ _COLUMNS = (
     "net_micros",
     "plan_micros",
     "deviation_micros",
+    "shadow_price",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -101,7 +101,6 @@ def pack_actions(decision: Decision) -> bytes | None:
     rows["option"] = [places.get(action.channel, -1) for action in found.table.actions]
     rows["send_time_micros"] = [0 if a.send_time is None else to_micros(a.send_time) for a in found.table.actions]
     rows["propensity"] = found.probabilities
-    rows["shadow_price"] = found.table.shadow_price
     for name in _COLUMNS:
         rows[name] = getattr(found.table, name)
     return rows.tobytes()
@@ -118,7 +117,6 @@ def unpack_actions(context: Context, packed: bytes | None) -> Distribution | Non
         else Action(channel=context.options[option].channel, send_time=from_micros(int(micros)))
         for option, micros in zip(rows["option"], rows["send_time_micros"], strict=True)
     )
-    shadow_price = float(rows["shadow_price"][0]) if len(rows) else math.nan
     columns: dict[str, Any] = {name: rows[name].copy() for name in _COLUMNS}
-    table = ActionTable(actions=actions, shadow_price=shadow_price, **columns)
+    table = ActionTable(actions=actions, **columns)
     return Distribution(table=table, probabilities=rows["propensity"].copy())

@@ -26,8 +26,11 @@ PolicyName = Literal[
     "greedy_floor", "inverse_gap", "thompson", "epsilon_greedy", "greedy", "rule_cascade", "most_engaged"
 ]
 
+BudgetPeriod = Literal["day", "week", "month", "total"]
+
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
-_EVERY = "*"
+EVERY = "*"
+_EVERY = EVERY
 _MOST_MICROS = 10**15
 """A thousand million units of the currency; all money up to it is exact as a float."""
 
@@ -66,6 +69,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 366, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(ge=0, le=60 * 24 * 30, allow_inf_nan=False)]
 ChannelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+BudgetDay = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2999, 12, 31))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,28 @@ class TopicCap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """At most `amount` in each period for sends through one channel or all, of one campaign or all, whatever their category."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    amount: Micros
+    period: BudgetPeriod
+    """Calendar days, weeks from Monday and months in the rules' zone, or one total."""
+    channel: str = _EVERY
+    campaign: Annotated[str, Field(min_length=1, max_length=128)] = _EVERY
+    start_date: BudgetDay | None = None
+    """The first day of a total."""
+    end_date: BudgetDay | None = None
+    """The last day of a total; outside its days nothing may be spent."""
+
+    def counts(self, channel: str, campaign: str) -> bool:
+        """Tell whether sends of that campaign through that channel count."""
+        return self.channel in (_EVERY, channel) and self.campaign in (_EVERY, campaign)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRules:
     """Which policy chooses, how much it explores, and what a paid channel must be worth to be considered at all."""
 
@@ -254,6 +280,7 @@ class Rules:
     quiet_hours: QuietHours | None = None
     caps: tuple[Cap, ...] = ()
     topic_cap: TopicCap | None = None
+    budgets: tuple[Budget, ...] = ()
     policy: PolicyRules = field(default_factory=PolicyRules)
     holdout: Holdout = field(default_factory=Holdout)
     harm: Harm = field(default_factory=Harm)
@@ -374,6 +401,26 @@ def _contradictions(rules: Rules) -> list[Violation]:
     for name, count in Counter(cap.name for cap in rules.caps).items():
         if count > 1:
             refuse("caps", f"{count} caps are named {name!r}; give each a name of its own")
+    for index, budget in enumerate(rules.budgets):
+        if budget.channel != _EVERY:
+            check_channel(f"budgets[{index}].channel", budget.channel)
+            known = rules.channels.get(budget.channel)
+            if known is not None and not known.paid:
+                refuse(f"budgets[{index}].channel", f"{budget.channel} is free; name a paid channel")
+        if budget.amount == 0:
+            refuse(
+                f"budgets[{index}].amount", "is zero; to spend nothing pause the channel or leave it out of requests"
+            )
+        for key, day in (("start_date", budget.start_date), ("end_date", budget.end_date)):
+            if budget.period == "total" and day is None:
+                refuse(f"budgets[{index}].{key}", 'is missing; period = "total" has a first and a last day')
+            if budget.period != "total" and day is not None:
+                refuse(f"budgets[{index}].{key}", f'belongs to period = "total"; each {budget.period} has its own days')
+        if budget.start_date is not None and budget.end_date is not None and budget.end_date < budget.start_date:
+            refuse(f"budgets[{index}].end_date", "is before start_date")
+    for name, count in Counter(budget.name for budget in rules.budgets).items():
+        if count > 1:
+            refuse("budgets", f"{count} budgets are named {name!r}; give each a name of its own")
     for index, channel_key in enumerate(rules.cascade.order):
         check_channel(f"cascade.order[{index}]", channel_key)
     if len(set(rules.cascade.order)) < len(rules.cascade.order):

@@ -2,12 +2,13 @@
 
 import hmac
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from models.arbitrate import decide_together
+from models.budget import BudgetState
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import ChannelOption, Content, Context, Message, Mode, Verdict
@@ -18,6 +19,7 @@ from models.features import NO_SEND
 from models.policies import PER_DECISIONS
 from models.record import context_from_json, from_micros, to_micros
 from models.rules import Rules
+from service.budgets import BudgetShort, budget_states, reserve
 from service.bundles import BundleHolder
 from service.clock import Clock
 from service.customers import Customers, Resolved, keep_person
@@ -138,16 +140,22 @@ class Decisions:
             answers = {place: self._replay(row, digests[place]) for place, row in enumerate(known) if row is not None}
             fresh = [place for place in range(len(requests)) if place not in answers]
             now, bundle = self._clock.now(), self._bundles.current
-            contexts = [self._first_context(requests[place], person, now, bundle) for place in fresh]
-            decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle)]
             asked = {h for place in fresh for h in hashes[place]}
-            person = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
-            entries = [
-                _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
-                for place, decision in zip(fresh, decisions, strict=True)
-            ]
+            resolved = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
+
+            def decide_fresh(most: Mapping[str, int]) -> list[_Entry]:
+                contexts = [self._first_context(requests[place], person, now, bundle, most) for place in fresh]
+                decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle)]
+                return [
+                    _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
+                    for place, decision in zip(fresh, decisions, strict=True)
+                ]
+
             is_counted = requests[0].mode is not Mode.DRY_RUN
-            kept = self._keep(entries, person) if is_counted and entries else [True] * len(entries)
+            if is_counted and fresh:
+                entries, kept = self._decide_and_keep(decide_fresh, resolved)
+            else:
+                entries, kept = decide_fresh({}), [True] * len(fresh)
             for place, entry, is_kept in zip(fresh, entries, kept, strict=True):
                 answers[place] = self._answer(entry.decision, entry.request_id) if is_kept else self._taken(entry)
             return [answers[place] for place in range(len(requests))]
@@ -181,7 +189,7 @@ class Decisions:
             progress = self._progress(context, steps)
             end = find_end(context, self._rules, progress)
             if end is not None:
-                decision = _stamped(end_cascade(context, self._rules, end))
+                decision: Decision | None = _stamped(end_cascade(context, self._rules, end))
             else:
                 ready = advance_time(progress)
                 if ready > context.decide_time:
@@ -189,14 +197,22 @@ class Decisions:
                         verdict=Verdict.DEFER, retry_time=ready, policy="waiting", rules_name=self._rules.name
                     )
                     return self._answer(_stamped(Decision(context=context, choice=waiting)), last.request_id)
-                decision = _stamped(decide(context, self._rules, bundle))
-            is_final = decision.choice.verdict is not Verdict.DEFER
-            entry = _Entry(decision=decision, request_id=last.request_id, digest=last.request_digest)
-            if is_final and self._keep([entry], None) == [False]:
+                decision = None
+
+            def decide_step(most: Mapping[str, int]) -> list[_Entry]:
+                found = decision or self._decide_step(context, most)
+                return [_Entry(decision=found, request_id=last.request_id, digest=last.request_digest)]
+
+            (entry,), (is_kept,) = self._decide_and_keep(decide_step, None)
+            if not is_kept:
                 other = self._store.read(lambda reader: reader.find_step(request.decision_id, context.step))
                 if other is not None:
                     return self._stored(other, is_replayed=True)
-            return self._answer(decision, last.request_id)
+            return self._answer(entry.decision, last.request_id)
+
+    def _decide_step(self, context: Context, most: Mapping[str, int]) -> Decision:
+        budgets = self._budgets(context.message.campaign, context.decide_time, most)
+        return _stamped(decide(replace(context, budgets=budgets), self._rules, self._bundles.current))
 
     def get(self, decision_id: str) -> tuple[list[Answer], list[OutcomeRow]]:
         """Return all steps of a decision and all outcomes reported of it.
@@ -228,6 +244,24 @@ class Decisions:
         trainable = decision.choice.trainable if is_replayed else row.trainable
         return Answer(decision=decision, request_id=row.request_id, trainable=trainable, is_replayed=is_replayed)
 
+    def _decide_and_keep(
+        self, decide_entries: Callable[[Mapping[str, int]], list[_Entry]], person: Resolved | None
+    ) -> tuple[list[_Entry], list[bool]]:
+        """Decide and write down; decide again while budgets turn out to have less left, which each time takes a channel out.
+
+        A step that is deferred is not kept: it is asked for again.
+        """
+        most: dict[str, int] = {}
+        while True:
+            entries = decide_entries(most)
+            context = entries[0].decision.context
+            if context.step > 1 and entries[0].decision.choice.verdict is Verdict.DEFER:
+                return entries, [True]
+            try:
+                return entries, self._keep(entries, person)
+            except BudgetShort as short:
+                most[short.budget] = short.left_micros
+
     def _keep(self, entries: Sequence[_Entry], person: Resolved | None) -> list[bool]:
         """Write decisions of one person down with all that follows from them; False for each whose request_id or step is taken."""
         rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
@@ -236,6 +270,7 @@ class Decisions:
             kept = [work.insert_decision(row) for row in rows]
             if person is not None and any(kept):
                 keep_person(work, person, rows[0].decide_time)
+            reserve(work, self._rules, [e.decision for e, is_kept in zip(entries, kept, strict=True) if is_kept])
             for entry, row, is_kept in zip(entries, rows, kept, strict=True):
                 if is_kept:
                     self._keep_effects(work, entry.decision, row)
@@ -251,7 +286,9 @@ class Decisions:
         self._learner.book(work, decision, row)
         adopt_parked(work, [row], self._rules, row.decide_time)
 
-    def _first_context(self, request: ChooseRequest, person: Resolved, now: datetime, bundle: Bundle | None) -> Context:
+    def _first_context(
+        self, request: ChooseRequest, person: Resolved, now: datetime, bundle: Bundle | None, most: Mapping[str, int]
+    ) -> Context:
         message = _message(request.message, self._rules, now)
         features = {**person.profile.features, **request.person.features, **request.features}
         return Context(
@@ -267,6 +304,7 @@ class Decisions:
             features=features,
             paused=self._paused(),
             factors=self._factors(bundle, now, message.kind, 1, [channel.channel for channel in request.channels]),
+            budgets=self._budgets(message.campaign, now, most),
             mode=request.mode,
         )
 
@@ -302,6 +340,7 @@ class Decisions:
             paused=self._paused(),
             factors=self._factors(bundle, now, first.message.kind, number, options),
             reserved=(),
+            budgets=(),
         )
 
     def _progress(self, context: Context, steps: Sequence[DecisionRow]) -> Progress:
@@ -324,6 +363,11 @@ class Decisions:
         if bundle is None or not self._rules.policy.correction:
             return {}
         return self._learner.factors(bundle.version, now, kind, step, channels)
+
+    def _budgets(self, campaign: str, now: datetime, most: Mapping[str, int]) -> tuple[BudgetState, ...]:
+        if not self._rules.budgets:
+            return ()
+        return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most))
 
     def _paused(self) -> tuple[str, ...]:
         return tuple(row.channel for row in self._store.read(lambda reader: reader.list_pauses()))

@@ -10,6 +10,8 @@ from models.cascade import Event
 from models.errors import AlreadyExists
 from models.record import from_micros, to_micros
 from models.rules import Rules
+from service.budgets import SETTLING
+from service.budgets import settle as settle_reservations
 from service.clock import Clock
 from service.customers import Customers, keep_person
 from service.learning import learn
@@ -109,6 +111,7 @@ class Outcomes:
         unit.insert_outcome(row)
         if steps:
             apply(unit, row, steps, now)
+            _settle(unit, row, self._rules, now)
         if row.status != Status.PARKED:
             learn(unit, row, steps)
         return Reported(event_id=outcome.event_id, status=Status(row.status))
@@ -148,6 +151,12 @@ def apply(unit: Unit, row: OutcomeRow, steps: Sequence[DecisionRow], now: int) -
         unit.update_profile(row.customer_key, withdrawn, now)
 
 
+def _settle(unit: Unit, row: OutcomeRow, rules: Rules, now: int) -> None:
+    """Let an outcome take effect on budgets."""
+    if row.type in SETTLING:
+        settle_reservations(unit, rules, row.decision_id, row.step, now)
+
+
 def _update_contact(unit: Unit, decision: DecisionRow) -> None:
     contact = unit.find_contact(decision.decision_id, decision.step)
     if contact is None:
@@ -167,6 +176,7 @@ def adopt_parked(unit: Unit, steps: Sequence[DecisionRow], rules: Rules, now: in
             settled = settle(row, steps, rules)
             unit.update_outcome(row.event_id, settled.status, settled.step, settled.customer_key)
             apply(unit, settled, steps, now)
+            _settle(unit, settled, rules, now)
             learn(unit, settled, steps)
 
 

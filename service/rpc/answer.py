@@ -10,8 +10,10 @@ from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
 from models.explain import explain
 from models.record import from_micros
-from models.rules import Rules
+from models.rules import EVERY, Rules
+from service.budgets import Standing, reservation_of
 from service.decisions import Answer
+from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
 from service.gen.channelchoice.v1 import customer_pb2 as customer_pb
 from service.gen.channelchoice.v1 import decision_pb2 as pb
 from service.gen.channelchoice.v1 import message_pb2 as message_pb
@@ -75,6 +77,11 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
         message.send_window_end_time.CopyFrom(stamp(choice.slot.end))
         message.price.CopyFrom(money(choice.price_micros, rules))
         message.cascade.CopyFrom(_cascade(answer, rules))
+        reserved = reservation_of(decision)
+        if reserved is not None:
+            message.reservation.reservation_id = reserved.reservation_id
+            message.reservation.amount.CopyFrom(money(reserved.amount_micros, rules))
+            message.reservation.expire_time.CopyFrom(stamp(reserved.expire_time))
     elif choice.cascade_end is not None:
         message.cascade.end = _ENDS[choice.cascade_end]
     if is_full:
@@ -126,6 +133,7 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
         amounts(table.harm_micros),
         amounts(table.net_micros),
         amounts(table.plan_micros),
+        table.shadow_price.tolist(),
         strict=True,
     )
     return [
@@ -141,15 +149,31 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
             harm=harm,
             net_value=net,
             plan_value=plan,
-            shadow_price=table.shadow_price,
+            shadow_price=shadow_price,
         )
-        for action, propensity, p_response, uplift, p_unsubscribe, incremental, price, harm, net, plan in columns
+        for action, propensity, p_response, uplift, p_unsubscribe, incremental, price, harm, net, plan, shadow_price in columns
     ]
 
 
 def money(micros: float, rules: Rules) -> money_pb.Money:
     """Return an amount in the rules' currency, rounded to whole micros."""
     return money_pb.Money(micros=round(float(micros)), currency=rules.currency)
+
+
+def budget_message(standing: Standing, rules: Rules) -> admin_pb.Budget:
+    """Return a budget in its period as the contract has it."""
+    budget = standing.budget
+    return admin_pb.Budget(
+        budget=budget.name,
+        channel="" if budget.channel == EVERY else budget.channel,
+        campaign="" if budget.campaign == EVERY else budget.campaign,
+        period_start_time=stamp(standing.period.start),
+        period_end_time=stamp(standing.period.end),
+        cap=money(budget.amount, rules),
+        reserved=money(standing.spending.reserved_micros, rules),
+        committed=money(standing.spending.committed_micros, rules),
+        shadow_price=standing.shadow_price,
+    )
 
 
 def outcome_message(row: OutcomeRow, rules: Rules) -> outcome_pb.Outcome:

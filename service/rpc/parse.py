@@ -382,8 +382,8 @@ def parse_outcome(outcome: outcome_pb.Outcome, rules: Rules, now: datetime) -> R
         check.refuse("decision_id", "is required unless customer is given")
     if outcome.HasField("value") and kind not in _PURCHASES:
         check.refuse("value", "belongs to ORDER, STORE_PURCHASE and RETURN alone")
-    if outcome.HasField("actual_cost") and kind != "sent":
-        check.refuse("actual_cost", "belongs to SENT alone")
+    if outcome.HasField("actual_cost") and kind not in ("sent", "undelivered"):
+        check.refuse("actual_cost", "belongs to SENT and UNDELIVERED alone")
     if kind == "survey" and not (outcome.survey.csat or outcome.survey.HasField("nps")):
         check.refuse("survey", "csat, nps or both are required for SURVEY")
     nps = outcome.survey.nps if outcome.survey.HasField("nps") else None

@@ -11,6 +11,7 @@ from models.correction import Correction
 from models.errors import ChannelChoiceError, InvalidInput, Violation
 from models.record import from_micros, to_micros
 from models.rules import Rules
+from service.budgets import Standing, settle_expired, standings
 from service.bundles import BundleHolder
 from service.clock import Clock, Observe, ignore
 from service.customers import Customers
@@ -27,9 +28,9 @@ from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grp
 from service.learning import Learner
 from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
-from service.rpc.answer import customer_message, decision_message, money, outcome_message, stamp
+from service.rpc.answer import budget_message, customer_message, decision_message, money, outcome_message, stamp
 from service.rpc.errors import answering, streaming, to_item
-from service.store.store import PauseRow, Store
+from service.store.store import PauseRow, Store, Unit
 from service.version import VERSION
 
 _log = structlog.get_logger(__name__)
@@ -243,7 +244,7 @@ class CustomerServicer(customer_grpc.CustomerServiceServicer):
 
 
 class AdminServicer(admin_grpc.AdminServiceServicer):
-    """Operators' levers. GetBudgets is not there yet and answers UNIMPLEMENTED."""
+    """Operators' levers."""
 
     def __init__(
         self,
@@ -293,10 +294,27 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         bundle = self._bundles.current
         return admin_pb.ReloadBundleResponse(bundle_version=bundle.version if bundle else "", is_changed=is_changed)
 
+    @answering
     def GetBudgets(  # noqa: N802  # the contract's name
         self, request: admin_pb.GetBudgetsRequest, context: grpc.ServicerContext
     ) -> admin_pb.GetBudgetsResponse:
-        return context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetBudgets is not there yet")
+        check = parse.Checker(self._rules, self._clock.now())
+        channel = check.channel("channel", request.channel) if request.channel else ""
+        campaign = check.text("campaign", request.campaign, 128)
+        check.finish()
+        now = self._clock.now()
+
+        def unit(work: Unit) -> list[Standing]:
+            settle_expired(work, self._rules, to_micros(now))
+            return standings(work, self._rules, now)
+
+        return admin_pb.GetBudgetsResponse(
+            budgets=[
+                budget_message(standing, self._rules)
+                for standing in sorted(self._store.write(unit), key=lambda s: (s.budget.name, s.period.start))
+                if channel in ("", standing.budget.channel) and campaign in ("", standing.budget.campaign)
+            ]
+        )
 
     @answering
     def PauseChannel(  # noqa: N802  # the contract's name

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from models.errors import SettingsInvalid, StoreInvalid, Violation
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; the store's tests hold it against the migrations folder."""
 _BUSY_SECONDS = 5.0
 

@@ -105,6 +105,36 @@ statistics = Table(
     Column("expected", BigInteger, nullable=False, comment="in millionths"),
 )
 
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("budget", String(64), primary_key=True, comment="name in the rules file"),
+    Column("period_start", BigInteger, primary_key=True),
+    Column("reserved_micros", BigInteger, nullable=False, comment="set aside for sends whose outcome is open"),
+    Column("committed_micros", BigInteger, nullable=False, comment="spent"),
+    Column("held_price", Float, nullable=False, comment="shadow price that the charged one is made from"),
+    Column("price_time", BigInteger, nullable=False, comment="when held_price was brought up to date"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("decision_id", String(36), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("budget", String(64), primary_key=True),
+    Column("period_start", BigInteger, nullable=False, comment="of the period that pays, that of the decision"),
+    Column("price_micros", BigInteger, nullable=False, comment="what was set aside"),
+    Column("reserved_micros", BigInteger, nullable=False, comment="still set aside; 0 once settled"),
+    Column("committed_micros", BigInteger, nullable=False, comment="what it cost; 0 while open and when released"),
+    Column(
+        "expire_time",
+        BigInteger,
+        nullable=False,
+        comment="from then on it counts as sent until an outcome says otherwise",
+    ),
+    Index("reservations_by_expiry", "reserved_micros", "expire_time"),
+)
+
 pauses = Table(
     "pauses",
     metadata,

@@ -115,6 +115,32 @@ class PauseRow:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRow:
+    """A budget in one period; the columns are those of schema.budgets."""
+
+    budget: str
+    period_start: int
+    reserved_micros: int
+    committed_micros: int
+    held_price: float
+    price_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationRow:
+    """What one send takes of one budget; the columns are those of schema.reservations."""
+
+    decision_id: str
+    step: int
+    budget: str
+    period_start: int
+    price_micros: int
+    reserved_micros: int
+    committed_micros: int
+    expire_time: int
+
+
 def _names(row: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(row))
 
@@ -138,6 +164,8 @@ def _add_to(table: Table, keys: Iterable[str], sums: Iterable[str]) -> str:
 
 
 _d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
+_b, _r = schema.budgets.c, schema.reservations.c
+_reservation = _select(schema.reservations, ReservationRow)
 _decision = _select(schema.decisions, DecisionRow)
 _outcome = _select(schema.outcomes, OutcomeRow)
 _SQL = {
@@ -233,6 +261,31 @@ _SQL = {
         )
     ),
     "list_pauses": _sql(_select(schema.pauses, PauseRow).order_by(schema.pauses.c.channel)),
+    "find_budget": _sql(
+        _select(schema.budgets, BudgetRow)
+        .where(_b.budget == bindparam("budget"), _b.period_start <= bindparam("period_start"))
+        .order_by(_b.period_start.desc())
+        .limit(literal_column("1"))
+        .offset(literal_column("0"))
+    ),
+    "list_reservations": _sql(
+        _reservation.where(_r.decision_id == bindparam("decision_id"), _r.step == bindparam("step")).order_by(_r.budget)
+    ),
+    "list_expired": _sql(
+        _reservation.where(_r.reserved_micros > literal_column("0"), _r.expire_time <= bindparam("now")).order_by(
+            _r.expire_time, _r.decision_id
+        )
+    ),
+    "insert_budget": _insert(schema.budgets),
+    "insert_reservation": _insert(schema.reservations),
+    "update_budget": _update(
+        schema.budgets,
+        ["budget", "period_start"],
+        ["reserved_micros", "committed_micros", "held_price", "price_time"],
+    ),
+    "update_reservation": _update(
+        schema.reservations, ["decision_id", "step", "budget"], ["reserved_micros", "committed_micros"]
+    ),
     "insert_decision": _insert(schema.decisions),
     "insert_outcome": _insert(schema.outcomes),
     "insert_contact": _insert(schema.contacts),
@@ -343,6 +396,20 @@ class Reader:
     def list_pauses(self) -> list[PauseRow]:
         return [PauseRow(channel=row[0], pause_time=row[1], reason=row[2]) for row in self._rows("list_pauses")]
 
+    def find_budget(self, budget: str, period_start: int) -> BudgetRow | None:
+        """Return a budget in the latest of its periods that began by then; None where it has none yet."""
+        row = self._row("find_budget", budget=budget, period_start=period_start)
+        return None if row is None else BudgetRow(**dict(zip(_names(BudgetRow), row, strict=True)))
+
+    def list_reservations(self, decision_id: str, step: int) -> list[ReservationRow]:
+        rows = self._rows("list_reservations", decision_id=decision_id, step=step)
+        return [ReservationRow(**dict(zip(_names(ReservationRow), row, strict=True))) for row in rows]
+
+    def list_expired(self, now: int) -> list[ReservationRow]:
+        """Return open reservations that expired by then, the oldest first."""
+        rows = self._rows("list_expired", now=now)
+        return [ReservationRow(**dict(zip(_names(ReservationRow), row, strict=True))) for row in rows]
+
 
 class Unit(Reader):
     """A unit of work: reads see its own writes; all of it is kept or nothing."""
@@ -371,6 +438,29 @@ class Unit(Reader):
 
     def insert_contact(self, row: ContactRow) -> None:
         self._run("insert_contact", _values(row))
+
+    def put_budget(self, row: BudgetRow) -> None:
+        """Write a budget's period, whether it is there or not."""
+        values = _values(row)
+        keys = {f"key_{name}": values[name] for name in ("budget", "period_start")}
+        changes = {f"new_{name}": value for name, value in values.items() if f"key_{name}" not in keys}
+        if self._run("update_budget", keys | changes) == 0:
+            self._run("insert_budget", values)
+
+    def insert_reservation(self, row: ReservationRow) -> None:
+        self._run("insert_reservation", _values(row))
+
+    def update_reservation(self, row: ReservationRow) -> None:
+        self._run(
+            "update_reservation",
+            {
+                "key_decision_id": row.decision_id,
+                "key_step": row.step,
+                "key_budget": row.budget,
+                "new_reserved_micros": row.reserved_micros,
+                "new_committed_micros": row.committed_micros,
+            },
+        )
 
     def insert_customer(self, customer_key: str, profile: Profile, moment: int) -> None:
         text = profile_to_json(profile)

@@ -13,7 +13,6 @@ import pytest
 from models.bundle import Description, write_bundle
 from models.features import NO_SEND, Column
 from service.gen.channelchoice.v1.admin_service_pb2 import (
-    GetBudgetsRequest,
     GetServingStatusRequest,
     GetServingStatusResponse,
     PauseChannelRequest,
@@ -155,14 +154,6 @@ def test_bad_pauses_are_refused_by_field(admin: Served) -> None:
     assert set(empty[0].violations) == {"channel", "reason"}
     assert set(endless[0].violations) == {"reason"}
     assert set(resumed[0].violations) == {"channel"}
-
-
-def test_get_budgets_is_not_there_yet(admin: Served) -> None:
-    """GetBudgets answers UNIMPLEMENTED."""
-    with refused() as refusal:
-        admin.admin.GetBudgets(GetBudgetsRequest(), metadata=ADMIN)
-
-    assert refusal[0].code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_with_a_bundle_the_policy_draws_by_value(tmp_path: Path, good_bundle: Path) -> None:

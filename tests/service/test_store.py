@@ -9,10 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
 from models.errors import SettingsInvalid, StoreInvalid, StoreUnavailable
 from service.store import engine, schema
@@ -74,6 +76,27 @@ def test_a_database_is_migrated_once(tmp_path: Path) -> None:
         opened.close()
 
     assert ask_database(tmp_path / "store.db", "SELECT channel FROM pauses ORDER BY channel") == [("email",), ("push",)]
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """A database of an earlier version gets what is new, and keeps what is stored."""
+    path = tmp_path / "store.db"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    older = create_engine(f"sqlite:///{path}")
+    with older.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(schema.pauses.insert().values(channel="push", pause_time=0, reason="test"))
+    older.dispose()
+
+    opened = Store(f"sqlite:///{path}")
+    kept = opened.read(lambda reader: reader.list_pauses())
+    opened.close()
+
+    assert kept == [pause("push")]
+    assert ask_database(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert ask_database(path, "SELECT count(*) FROM reservations") == [(0,)]
 
 
 def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:

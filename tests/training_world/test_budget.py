@@ -1,13 +1,19 @@
 """Budgets: the world never lets a policy spend more, and says what was spent when."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
+from models.budget import period_of
 from models.context import Context
 from tests.training_world.worlds import small_world
-from training.world.budget import budget_rows
-from training.world.policies import NoSend, Oracle, RepeatedSms, RuleOrder, Uniform
+from training.world.budget import BudgetRow, budget_of, budget_rows
+from training.world.clock import to_time
+from training.world.policies import NoSend, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
 from training.world.protocol import Outcome, Reply
 from training.world.run import World
+from training.world.under_budget import Table, to_markdown
 
 BUDGET = 300.0
 
@@ -118,3 +124,50 @@ def test_the_budgeted_oracle_is_the_best_row(world: World) -> None:
     assert max(row.share for row in rows) == 1
     assert 0 < rows[-1].net < free.expected.net
     assert rows[0].share == pytest.approx(rows[0].net / rows[-1].net)
+
+
+@pytest.mark.parametrize("is_paced", [True, False])
+def test_the_service_keeps_within_a_budget_by_itself(world: World, is_paced: bool) -> None:
+    """The service's core closes what it cannot pay for before it asks, so that the world never has to refuse it."""
+    rules = replace(world.rules, cascade=replace(world.rules.cascade, order=("viber", "sms")))
+    rules = replace(rules, channels={key: replace(c, paid=True) for key, c in rules.channels.items()})
+    free, kept = ServiceCore(rules, None), ServiceCore(rules, None, budget=budget_of(world, BUDGET), is_paced=is_paced)
+
+    unlimited, result = world.run(free), world.run(kept, BUDGET)
+
+    assert unlimited.spend > 2 * BUDGET
+    assert result.refused == 0
+    assert BUDGET - 60 < result.spend <= BUDGET
+
+
+def test_a_budget_of_a_world_is_for_its_days(world: World) -> None:
+    """The budget that the service paces itself by is a total from the day of the first message to that of the last one."""
+    found = budget_of(world, BUDGET)
+    first, last = (to_time(int(world.messages.arrive[place])) for place in (0, -1))
+
+    period = period_of(found, world.rules, first)
+
+    assert found.amount == BUDGET * 1e6
+    assert period.holds(first)
+    assert period.holds(last)
+    assert first - period.start < timedelta(days=1)
+    assert period.end - last <= timedelta(days=1)
+
+
+def test_the_table_says_whether_the_goal_is_reached() -> None:
+    """A budget's goal is reached where the mean share is high enough and nobody spent more than the budget."""
+
+    def table(seed: int, share: float, spend: float) -> Table:
+        rows = [
+            BudgetRow(policy=name, share=s, net=100 * s, spend=spend, refused=0)
+            for name, s in (("a", share), ("b", 1.0))
+        ]
+        return Table(seed=seed, share=0.25, budget=50.0, rows=tuple(rows))
+
+    good = to_markdown([table(0, 0.8, 50.0), table(1, 0.9, 25.0)])
+
+    assert "| 25% | a | 85.0 ± 7.1 | 85 | 75.0 | 100.00 |" in good
+    assert "| 25% | best cascade of 3 within the budget (oracle) | 100.0 ± 0.0 | 100 | 75.0 | 100.00 |" in good
+    assert good.endswith("| 85.0 % | yes |")
+    assert to_markdown([table(0, 0.8, 50.0)]).endswith("| 80.0 % | no |")
+    assert to_markdown([table(0, 0.9, 50.1)]).endswith("| 90.0 % | no |")

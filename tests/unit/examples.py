@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.actions import ActionTable
 from models.booster import Booster, BoosterError
+from models.budget import BudgetState
 from models.bundle import Bundle, Description
 from models.context import ChannelOption, Contact, Content, Context, CustomerState, Message
 from models.features import NO_SEND, Action, Column
@@ -151,6 +152,18 @@ def contact(
     )
 
 
+def budget(channel: str, shadow_price: float = 0.0, *, left: int = 1_000 * RUBLE, name: str = "") -> BudgetState:
+    """Return a budget of 1,000 rubles for a channel, or for all, whose next period begins tomorrow."""
+    return BudgetState(
+        name=name or f"of {channel}",
+        channel=channel,
+        cap_micros=1_000 * RUBLE,
+        left_micros=left,
+        shadow_price=shadow_price,
+        retry_time=NOW + DAY,
+    )
+
+
 class ScriptedBooster:
     """A booster whose raw score depends on nothing but the channel, the first column."""
 
@@ -201,7 +214,7 @@ def table_of(net_micros: Sequence[float], channels: Sequence[str] | None = None)
         net_micros=np.array(net_micros, dtype=np.float64),
         plan_micros=np.array(net_micros, dtype=np.float64),
         deviation_micros=zeros,
-        shadow_price=0.0,
+        shadow_price=zeros,
     )
 
 

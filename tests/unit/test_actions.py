@@ -14,7 +14,7 @@ from models.context import Context
 from models.curves import PLAIN_KEPT
 from models.eligibility import EligibleChannel, Slot
 from models.features import NO_SEND, Action
-from tests.unit.examples import CONTEXT, HOUR, NOW, RUBLE, RULES, with_message
+from tests.unit.examples import CONTEXT, HOUR, NOW, RUBLE, RULES, budget, with_message
 
 HARMFUL = replace(RULES, harm=replace(RULES.harm, unsubscribe=100 * RUBLE))
 
@@ -43,10 +43,9 @@ def test_actions_are_no_send_and_every_slot_in_order() -> None:
 
 
 def test_net_value_is_margin_of_uplift_less_price_and_harm() -> None:
-    """Margin times uplift, less price with the budget's worth, less harm, is what an action is worth."""
-    table = value_actions(
-        CONTEXT, HARMFUL, PUSH_AND_SMS, estimate([0.01, 0.03, 0.02, 0.06], [0.5, 0.1, 0.1, 0.2]), shadow_price=0.5
-    )
+    """Margin times uplift, less price with the worth of every budget that counts it, less harm, is what an action is worth."""
+    context = replace(CONTEXT, budgets=(budget("sms", 0.3), budget("*", 0.2), budget("viber", 7.0)))
+    table = value_actions(context, HARMFUL, PUSH_AND_SMS, estimate([0.01, 0.03, 0.02, 0.06], [0.5, 0.1, 0.1, 0.2]))
 
     assert table.uplift == pytest.approx([0, 0.02, 0.01, 0.05])
     assert table.incremental_micros == pytest.approx(np.array([0, 20, 10, 50]) * RUBLE)
@@ -119,17 +118,18 @@ def test_without_channels_there_is_no_send_alone() -> None:
 
 def test_kept_actions_keep_their_values() -> None:
     """A table of some of the actions has their values, row by row."""
-    table = value_actions(CONTEXT, RULES, PUSH_AND_SMS, estimate([0.01, 0.02, 0.03, 0.04]), shadow_price=0.5)
+    context = replace(CONTEXT, budgets=(budget("sms", 0.5),))
+    table = value_actions(context, RULES, PUSH_AND_SMS, estimate([0.01, 0.02, 0.03, 0.04]))
 
     table = replace(table, deviation_micros=np.array([5.0, 6.0, 7.0, 8.0]))
-    kept = table.keep(np.array([True, False, True, False]))
+    kept = table.keep(np.array([True, False, False, True]))
 
     assert len(kept) == 2
-    assert kept.actions == (table.actions[0], table.actions[2])
-    assert kept.net_micros.tolist() == table.net_micros[[0, 2]].tolist()
-    assert kept.p_response.tolist() == [0.01, 0.03]
-    assert kept.deviation_micros.tolist() == [5.0, 7.0]
-    assert kept.shadow_price == 0.5
+    assert kept.actions == (table.actions[0], table.actions[3])
+    assert kept.net_micros.tolist() == table.net_micros[[0, 3]].tolist()
+    assert kept.p_response.tolist() == [0.01, 0.04]
+    assert kept.deviation_micros.tolist() == [5.0, 8.0]
+    assert kept.shadow_price.tolist() == [0, 0.5]
 
 
 @given(
@@ -142,11 +142,11 @@ def test_dearer_is_never_worth_more(
     chances: list[float], prices: tuple[int, int], margin: int, shadow_price: float
 ) -> None:
     """Raising the price of one channel never raises what it is worth, nor changes what the others are."""
-    context = with_message(CONTEXT, margin=margin)
+    context = replace(with_message(CONTEXT, margin=margin), budgets=(budget("*", shadow_price),))
 
     def table_at(price: int) -> ActionTable:
         eligible = (channel("push", NOW, NOW + HOUR), channel("sms", NOW, price=price))
-        return value_actions(context, HARMFUL, eligible, estimate(chances), shadow_price)
+        return value_actions(context, HARMFUL, eligible, estimate(chances))
 
     cheap, dear = table_at(min(prices)), table_at(max(prices))
 

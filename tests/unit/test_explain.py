@@ -130,7 +130,7 @@ def test_degraded_decision_says_what_was_missing_and_no_invented_money() -> None
 
 def test_shadow_price_is_told_where_a_budget_binds() -> None:
     """Where money of the budget is worth more than its face, the cost says how much more."""
-    table = replace(table_of([0, 1], ["sms"]), shadow_price=0.5)
+    table = replace(table_of([0, 1], ["sms"]), shadow_price=np.array([0.0, 0.5]))
     probabilities = table.net_micros.copy()
     decision = Decision(
         context=CONTEXT,

@@ -28,6 +28,8 @@ price = "5.30"
 [cascade]
 order = ["push", "sms"]
 """
+BUDGET = '[[budgets]]\nname = "a"\namount = "1000"\nperiod = "day"\n'
+TOTAL = BUDGET.replace("day", "total")
 
 
 def mistakes(text: str) -> dict[str, str]:
@@ -175,7 +177,28 @@ def test_mistake_is_named_by_its_key(old: str, new: str, key: str, says: str) ->
         ("[timing]\nslot_hours = 0.1", "timing.slot_hours", "0.25"),
         ('[harm]\nunsubscribe = "-1"', "harm.unsubscribe", "negative"),
         ('[[prices]]\nchannel = "sms"\nstart_date = 2025-01-01\nprice = "6"', "prices[1]", "same channel"),
-        ("[budgets]\nday = 1", "budgets", "unknown key"),
+        ("[budgets]\nday = 1", "budgets", "tuple"),
+        ("[budget]\nday = 1", "budget", "unknown key"),
+        (BUDGET.replace('name = "a"', ""), "budgets[0].name", "required"),
+        (BUDGET.replace('"a"', '""'), "budgets[0].name", "at least 1"),
+        (f"{BUDGET}{BUDGET}", "budgets", "2 budgets are named 'a'"),
+        (BUDGET.replace('"1000"', "1000.5"), "budgets[0].amount", "in quotes"),
+        (BUDGET.replace('"1000"', '"-1"'), "budgets[0].amount", "negative"),
+        (BUDGET.replace('"1000"', '"0"'), "budgets[0].amount", "pause the channel"),
+        (BUDGET.replace('amount = "1000"', ""), "budgets[0].amount", "required"),
+        (BUDGET.replace('"day"', '"year"'), "budgets[0].period", "'total'"),
+        (BUDGET.replace('period = "day"', ""), "budgets[0].period", "required"),
+        (f'{BUDGET}channel = "fax"', "budgets[0].channel", "unknown channel 'fax'"),
+        (f'{BUDGET}channel = "push"', "budgets[0].channel", "push is free"),
+        (f'{BUDGET}campaign = ""', "budgets[0].campaign", "at least 1"),
+        (f"{BUDGET}limit = 5", "budgets[0].limit", "unknown key"),
+        (f"{BUDGET}start_date = 2026-11-01", "budgets[0].start_date", 'period = "total"'),
+        (f"{BUDGET}end_date = 2026-11-01", "budgets[0].end_date", 'period = "total"'),
+        (f"{TOTAL}end_date = 2026-11-30", "budgets[0].start_date", "missing"),
+        (f"{TOTAL}start_date = 2026-11-01", "budgets[0].end_date", "missing"),
+        (f"{TOTAL}start_date = 2026-11-02\nend_date = 2026-11-01", "budgets[0].end_date", "before start_date"),
+        (f'{TOTAL}start_date = "soon"\nend_date = 2026-11-01', "budgets[0].start_date", "date"),
+        (f"{TOTAL}start_date = 2026-11-01\nend_date = 9999-12-31", "budgets[0].end_date", "2999"),
     ],
 )
 def test_mistake_in_a_table_is_named_by_its_key(table: str, key: str, says: str) -> None:
@@ -184,6 +207,19 @@ def test_mistake_in_a_table_is_named_by_its_key(table: str, key: str, says: str)
 
     assert key in found
     assert says.lower() in found[key].lower()
+
+
+def test_budgets_are_for_channels_and_campaigns() -> None:
+    """A budget counts its channel and campaign, of which either may be all."""
+    text = f'{LINES}{TOTAL}channel = "sms"\ncampaign = "spring"\nstart_date = 2026-11-01\nend_date = 2026-11-01\n'
+
+    narrow, wide = parse_rules(text + BUDGET.replace('"a"', '"b"')).budgets
+
+    assert (narrow.amount, narrow.period, wide.period) == (1_000_000_000, "total", "day")
+    assert narrow.counts("sms", "spring")
+    assert not narrow.counts("sms", "autumn")
+    assert not narrow.counts("viber", "spring")
+    assert wide.counts("viber", "autumn")
 
 
 @pytest.mark.parametrize("name", get_args(PolicyName))

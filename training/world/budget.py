@@ -6,7 +6,10 @@ the world contacts tire and caps bind, so that it is tried at several fractions 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
 
+from models.rules import Budget
+from training.world.clock import to_time
 from training.world.policies import Oracle, plan_under_budget
 from training.world.protocol import Policy, Result
 from training.world.run import World
@@ -26,6 +29,13 @@ class BudgetRow:
     """What was spent: never more than the budget."""
     refused: int
     """Sends that the world refused since nothing was left."""
+
+
+def budget_of(world: World, budget: float) -> Budget:
+    """Return a budget in roubles as rules have it, a total for the days on which messages of a world arrive."""
+    where = ZoneInfo(world.rules.time_zone)
+    first, last = (to_time(int(world.messages.arrive[place])).astimezone(where).date() for place in (0, -1))
+    return Budget(name="run", amount=round(budget * 1e6), period="total", start_date=first, end_date=last)
 
 
 def budget_rows(

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from models.budget import BudgetState, Spending, period_of, state_of, update_price
 from models.bundle import Bundle
 from models.context import Contact, Context, Verdict
 from models.correction import (
@@ -22,11 +23,11 @@ from models.correction import (
     epoch_hour,
     happenings,
 )
-from models.decide import decide
+from models.decide import Choice, decide
 from models.eligibility import EligibleChannel, find_eligible
 from models.features import NO_SEND, Action
 from models.local_time import zone
-from models.rules import Rules
+from models.rules import Budget, Rules
 from training.world.clock import to_hour, to_time
 from training.world.oracle import (
     Allocation,
@@ -216,11 +217,66 @@ class _Sent:
     outcomes: list[tuple[str, int]] = field(default_factory=list)
 
 
+class _Ledger:
+    """What a policy reserves and spends of a budget, as the service keeps it in its store."""
+
+    def __init__(self, budget: Budget, rules: Rules, *, is_paced: bool) -> None:
+        self._budget, self._rules, self._is_paced = budget, rules, is_paced
+        self._spending: Spending | None = None
+        self._open: dict[tuple[str, int], int] = {}
+
+    def state(self, now: datetime) -> BudgetState:
+        """Return the budget as it is now."""
+        state = state_of(self._budget, self._rules, self._now(now), now)
+        return state if self._is_paced else replace(state, shadow_price=0.0)
+
+    def reserve(self, context: Context, choice: Choice) -> None:
+        """Set aside what a decision is going to cost."""
+        action, price = choice.action, choice.price_micros
+        if (
+            choice.verdict is Verdict.SEND
+            and action is not None
+            and price
+            and context.budgets[0].counts(action.channel)
+        ):
+            self._open[context.decision_id, context.step] = price
+            self._add(context.decide_time, price, 0)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Commit what was sent, and release what was not."""
+        key = outcome.decision_id, outcome.step
+        if outcome.type in ("sent", "not_sent") and key in self._open:
+            cost = outcome.cost_micros or 0 if outcome.type == "sent" else 0
+            self._add(outcome.occur_time, -self._open.pop(key), cost)
+
+    def _now(self, now: datetime) -> Spending:
+        begin = period_of(self._budget, self._rules, now).start
+        return update_price(self._budget, self._rules, self._spending or Spending(price_time=begin), now)
+
+    def _add(self, now: datetime, reserved: int, committed: int) -> None:
+        spending = self._now(now)
+        self._spending = replace(
+            spending,
+            reserved_micros=spending.reserved_micros + reserved,
+            committed_micros=spending.committed_micros + committed,
+        )
+
+
 class ServiceCore:
-    """The service's decision core in this process: `models.decide` with a bundle, corrected by outcomes, advanced as AdvanceCascade does."""
+    """The service's decision core in this process: `models.decide` with a bundle, corrected by outcomes, advanced as AdvanceCascade does.
+
+    With a `budget` it keeps within it as the service does; unless it is paced, it has no shadow price and spends while there is money.
+    """
 
     def __init__(
-        self, rules: Rules, bundle: Bundle | None, max_steps: int | None = None, *, is_adaptive: bool = True
+        self,
+        rules: Rules,
+        bundle: Bundle | None,
+        max_steps: int | None = None,
+        *,
+        is_adaptive: bool = True,
+        budget: Budget | None = None,
+        is_paced: bool = True,
     ) -> None:
         self.name = "service decision core" + ("" if bundle is not None else ", no bundle")
         if max_steps is not None:
@@ -228,7 +284,10 @@ class ServiceCore:
             self.name += f", {max_steps} step" + ("s" if max_steps > 1 else "")
         if not is_adaptive:
             self.name += ", without correction"
+        if budget is not None:
+            self.name += ", paced by a shadow price" if is_paced else ", first come, first served"
         self._rules, self._bundle = rules, bundle
+        self._ledger = None if budget is None else _Ledger(budget, rules, is_paced=is_paced)
         is_corrected = is_adaptive and rules.policy.correction
         self._corrections = Corrections("" if bundle is None else bundle.version) if is_corrected else None
         self._sent: dict[str, list[_Sent]] = {}
@@ -241,7 +300,11 @@ class ServiceCore:
         if self._corrections is not None:
             hour = epoch_hour(context.decide_time)
             context = replace(context, factors=self._corrections.factors(hour, context.message.kind, context.step))
+        if self._ledger is not None:
+            context = replace(context, budgets=(self._ledger.state(context.decide_time),))
         choice = decide(context, self._rules, self._bundle).choice
+        if self._ledger is not None:
+            self._ledger.reserve(context, choice)
         if choice.verdict is Verdict.DEFER:
             return Reply(action=Action(channel=NO_SEND), ask_time=choice.retry_time, is_deferred=True)
         if choice.verdict is not Verdict.SEND or choice.action is None or choice.action.send_time is None:
@@ -272,7 +335,9 @@ class ServiceCore:
         self._messages.clear()
 
     def observe(self, outcome: Outcome) -> None:
-        """Correct the bundle by the outcome."""
+        """Correct the bundle by the outcome, and know what was spent."""
+        if self._ledger is not None:
+            self._ledger.settle(outcome)
         hour = epoch_hour(outcome.occur_time)
         messages = {outcome.decision_id}
         if outcome.type == "clicked":

@@ -239,9 +239,9 @@ class GetBudgetsRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     CAMPAIGN_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
-    """Only budgets of this channel. Empty: all."""
+    """Only budgets that name this channel of the registry. Empty: all."""
     campaign: _builtins.str
-    """Only budgets of this campaign. Empty: all."""
+    """Only budgets that name this campaign, up to 128 characters. Empty: all."""
     def __init__(
         self,
         *,
@@ -258,7 +258,7 @@ Global___GetBudgetsRequest: _TypeAlias = GetBudgetsRequest  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """One budget in one period. reserved + committed is never more than cap."""
+    """One budget in one period. Nothing is reserved beyond cap; committed counts what sends really cost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

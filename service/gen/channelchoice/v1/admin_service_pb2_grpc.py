@@ -81,7 +81,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBudgets(self, request, context):
-        """Reads budgets with what is reserved and spent.
+        """Reads the budgets of the rules file in their present periods, with what is reserved and spent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class AdminServiceStub:
     ReloadBundle: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadBundleRequest, _admin_service_pb2.ReloadBundleResponse]
     """Loads the bundle again from where the settings point, beside the one that serves; swaps only if it verifies."""
     GetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetsRequest, _admin_service_pb2.GetBudgetsResponse]
-    """Reads budgets with what is reserved and spent."""
+    """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
     PauseChannel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseChannelRequest, _admin_service_pb2.PauseChannelResponse]
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]
@@ -54,7 +54,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ReloadBundle: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadBundleRequest, _admin_service_pb2.ReloadBundleResponse]  # type: ignore[assignment]
     """Loads the bundle again from where the settings point, beside the one that serves; swaps only if it verifies."""
     GetBudgets: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetsRequest, _admin_service_pb2.GetBudgetsResponse]  # type: ignore[assignment]
-    """Reads budgets with what is reserved and spent."""
+    """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
     PauseChannel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseChannelRequest, _admin_service_pb2.PauseChannelResponse]  # type: ignore[assignment]
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]  # type: ignore[assignment]
@@ -85,7 +85,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetBudgetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetBudgetsResponse, _abc.Awaitable[_admin_service_pb2.GetBudgetsResponse]]:
-        """Reads budgets with what is reserved and spent."""
+        """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
 
     @_abc_1.abstractmethod
     def PauseChannel(

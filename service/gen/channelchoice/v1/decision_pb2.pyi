@@ -328,7 +328,7 @@ class ActionValue(_message.Message):
     p_unsubscribe: _builtins.float
     """P(unsubscribe | context, this action), 0 to 1."""
     shadow_price: _builtins.float
-    """Money that one unit of the binding budget is worth, 0 where none binds."""
+    """Money that one unit of the budgets which count the send is worth beside itself, their sum; 0 where none binds."""
     @_builtins.property
     def send_time(self) -> _timestamp_pb2.Timestamp:
         """When it would be sent. Unset for no send."""
@@ -505,7 +505,7 @@ Global___Cascade: _TypeAlias = Cascade  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
-    """Money set aside for a paid send until its outcome is known."""
+    """Money set aside for a paid send until SENT or NOT_SENT is reported, in every budget that counts it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -513,14 +513,14 @@ class Reservation(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
-    """Id of the reservation."""
+    """Id of the reservation: decision_id/step."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is released by itself."""
+        """Report by then. A reservation of which nothing was heard counts as spent from then on, until NOT_SENT says otherwise."""
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class Outcome(_message.Message):
 
     @_builtins.property
     def actual_cost(self) -> _money_pb2.Money:
-        """For SENT: what the send really cost. Not negative. Empty: the decided price."""
+        """For SENT and UNDELIVERED: what the send really cost, the latest holds. Not negative. Empty: the decided price."""
 
     @_builtins.property
     def survey(self) -> Global___SurveyScore:

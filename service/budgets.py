@@ -1,0 +1,219 @@
+"""Budgets in the store: what is left when a decision is made, what it sets aside, and what becomes of that.
+
+A send's price is reserved in the unit of work that keeps its decision. It is committed when an outcome says that it was sent, at what it really
+cost, and released when it was not. A reservation of which nothing is heard counts as committed once it has expired: money that may have been
+spent is never free again by itself, and a later NOT_SENT still releases it. So reserved + committed is never more than the budget, unless sends
+cost more than the price that was reserved.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from models.budget import GRACE, BudgetState, Period, Spending, period_of, shadow_price, state_of, update_price
+from models.context import Mode, Verdict
+from models.decide import Decision
+from models.record import from_micros, to_micros
+from models.rules import EVERY, Budget, Rules
+from service.store.store import BudgetRow, OutcomeRow, Reader, ReservationRow, Unit
+
+SETTLING = ("sent", "not_sent", "delivered", "undelivered")
+_SENT = ("sent", "delivered", "undelivered")
+
+
+class BudgetShort(Exception):
+    """Raised in a unit of work when a budget has less left than the decisions took for granted; decide again with this much."""
+
+    def __init__(self, budget: str, left_micros: int) -> None:
+        self.budget = budget
+        self.left_micros = left_micros
+        super().__init__(f"budget {budget} has {left_micros} micros left")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Money set aside for a send, as it is answered."""
+
+    reservation_id: str
+    amount_micros: int
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A budget in its period, as it stands."""
+
+    budget: Budget
+    period: Period
+    spending: Spending
+    shadow_price: float
+
+
+def budget_states(
+    reader: Reader, rules: Rules, campaign: str, now: datetime, most: Mapping[str, int]
+) -> tuple[BudgetState, ...]:
+    """Return the budgets that count sends of a campaign as they are now; of those named in `most`, no more is left than that."""
+    states = [
+        state_of(budget, rules, _spending(reader, budget, rules, now), now)
+        for budget in rules.budgets
+        if budget.campaign in (EVERY, campaign)
+    ]
+    return tuple(replace(s, left_micros=min(s.left_micros, most.get(s.name, s.left_micros))) for s in states)
+
+
+def reservation_of(decision: Decision) -> Reservation | None:
+    """Return what a decision sets aside, None where it sends nothing, for free, or no budget counts it."""
+    context, choice = decision.context, decision.choice
+    if choice.verdict is not Verdict.SEND or choice.slot is None or choice.action is None or not choice.price_micros:
+        return None
+    if context.mode is not Mode.LIVE or not any(b.counts(choice.action.channel) for b in context.budgets):
+        return None
+    return Reservation(
+        reservation_id=f"{context.decision_id}/{context.step}",
+        amount_micros=choice.price_micros,
+        expire_time=choice.slot.end + GRACE,
+    )
+
+
+def reserve(work: Unit, rules: Rules, decisions: Sequence[Decision]) -> None:
+    """Set aside what decisions of one moment, kept in this unit of work, are going to cost.
+
+    What was eligible is checked, not what was drawn: had a drawn paid send alone to be paid for, the propensity of the others would not be
+    that of what was served.
+
+    Raises
+    ------
+    BudgetShort: others have taken since what one of the decisions was to choose from.
+    """
+    for budget in rules.budgets:
+        counted = [(d, state) for d in decisions for state in d.context.budgets if state.name == budget.name]
+        if not counted or all(d.context.mode is not Mode.LIVE for d, _ in counted):
+            continue
+        now = counted[0][0].context.decide_time
+        spending = _spending(work, budget, rules, now)
+        left = max(0, budget.amount - spending.spent_micros)
+        at_first = max(state.left_micros for _, state in counted)
+        for decision, state in counted:
+            dearest = _dearest_micros(decision, state)
+            if dearest and at_first - state.left_micros + dearest > left:
+                raise BudgetShort(budget.name, left)
+        total = 0
+        for decision, state in counted:
+            reserved = reservation_of(decision)
+            if reserved is None or decision.choice.action is None or not state.counts(decision.choice.action.channel):
+                continue
+            total += reserved.amount_micros
+            work.insert_reservation(
+                ReservationRow(
+                    decision_id=decision.context.decision_id,
+                    step=decision.context.step,
+                    budget=budget.name,
+                    period_start=_key(budget, rules, now),
+                    price_micros=reserved.amount_micros,
+                    reserved_micros=reserved.amount_micros,
+                    committed_micros=0,
+                    expire_time=to_micros(reserved.expire_time),
+                )
+            )
+        if total:
+            spending = update_price(budget, rules, spending, now)
+            spending = replace(spending, reserved_micros=spending.reserved_micros + total)
+            _put(work, budget.name, _key(budget, rules, now), spending)
+
+
+def settle(work: Unit, rules: Rules, decision_id: str, step: int, now: int) -> None:
+    """Bring the reservations of a step in line with its outcomes, in whatever order they came."""
+    rows = work.list_reservations(decision_id, step)
+    outcomes = [o for o in work.list_outcomes(decision_id) if o.step == step] if rows else []
+    for row in rows:
+        _change(work, rules, _settled(row, outcomes), row, now)
+
+
+def settle_expired(work: Unit, rules: Rules, now: int) -> None:
+    """Count reservations that have expired as spent."""
+    for row in work.list_expired(now):
+        _change(work, rules, replace(row, reserved_micros=0, committed_micros=row.price_micros), row, now)
+
+
+def standings(reader: Reader, rules: Rules, now: datetime) -> list[Standing]:
+    """Return every budget of the rules in its present period, a total in its only one."""
+    found = []
+    for budget in rules.budgets:
+        period, spending = period_of(budget, rules, now), _spending(reader, budget, rules, now)
+        price = shadow_price(budget, rules, spending, now) if period.holds(now) else 0.0
+        found.append(Standing(budget=budget, period=period, spending=spending, shadow_price=price))
+    return found
+
+
+def _settled(row: ReservationRow, outcomes: Iterable[OutcomeRow]) -> ReservationRow:
+    """Return a reservation as the outcomes of its step leave it: SENT, or what follows it, wins over NOT_SENT; the latest actual cost holds."""
+    seen = [outcome for outcome in outcomes if outcome.type in SETTLING]
+    costs = [o.cost_micros for o in seen if o.type in _SENT and o.cost_micros is not None]
+    if any(outcome.type in _SENT for outcome in seen):
+        return replace(row, reserved_micros=0, committed_micros=costs[-1] if costs else row.price_micros)
+    return replace(row, reserved_micros=0, committed_micros=0) if seen else row
+
+
+def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, now: int) -> None:
+    """Write a reservation and its budget anew where they differ."""
+    known = work.find_budget(old.budget, old.period_start)
+    if new == old or known is None:
+        return
+    spending = _spending_of(known)
+    for budget in rules.budgets:
+        moment = from_micros(now)
+        if budget.name == old.budget and _key(budget, rules, moment) == old.period_start:
+            spending = update_price(budget, rules, spending, moment)
+    spending = replace(
+        spending,
+        reserved_micros=spending.reserved_micros + new.reserved_micros - old.reserved_micros,
+        committed_micros=spending.committed_micros + new.committed_micros - old.committed_micros,
+    )
+    work.update_reservation(new)
+    _put(work, old.budget, old.period_start, spending)
+
+
+def _dearest_micros(decision: Decision, state: BudgetState) -> int:
+    """Return the highest price that a decision could have paid out of a budget."""
+    if decision.distribution is None or decision.context.mode is not Mode.LIVE:
+        return 0
+    table = decision.distribution.table
+    counted = [state.counts(action.channel) for action in table.actions]
+    return int(table.price_micros[counted].max(initial=0.0))
+
+
+def _key(budget: Budget, rules: Rules, now: datetime) -> int:
+    """Return under which start a budget's present period is stored; totals have one, so that a change of their dates forgets nothing."""
+    return 0 if budget.period == "total" else to_micros(period_of(budget, rules, now).start)
+
+
+def _spending(reader: Reader, budget: Budget, rules: Rules, now: datetime) -> Spending:
+    """Return what became of a budget in its present period; a new one begins with the price that the last one held."""
+    key = _key(budget, rules, now)
+    row = reader.find_budget(budget.name, key)
+    if row is not None and row.period_start == key:
+        return _spending_of(row)
+    start = period_of(budget, rules, now).start
+    return Spending(held_price=0.0 if row is None else row.held_price, price_time=start)
+
+
+def _spending_of(row: BudgetRow) -> Spending:
+    return Spending(
+        reserved_micros=row.reserved_micros,
+        committed_micros=row.committed_micros,
+        held_price=row.held_price,
+        price_time=from_micros(row.price_time),
+    )
+
+
+def _put(work: Unit, budget: str, period_start: int, spending: Spending) -> None:
+    work.put_budget(
+        BudgetRow(
+            budget=budget,
+            period_start=period_start,
+            reserved_micros=spending.reserved_micros,
+            committed_micros=spending.committed_micros,
+            held_price=spending.held_price,
+            price_time=to_micros(spending.price_time),
+        )
+    )

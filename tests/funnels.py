@@ -32,10 +32,10 @@ def write_funnel(folder: Path, name: str = "by-hand", attention: Mapping[str, fl
         delivered=dict.fromkeys(CHANNELS, 0.97),
         stages={
             "notice": StageWeights(weights=((0.0,), *((x,) for x in log_attention))),
-            "click": StageWeights(weights=((_logit(0.3),),)),
-            "order": StageWeights(weights=((_logit(0.3),),)),
-            "organic": StageWeights(weights=((_logit(0.03),),)),
-            "unsubscribe": StageWeights(weights=((_logit(0.01),),)),
+            "click": _alike(0.3),
+            "order": _alike(0.3),
+            "organic": _alike(0.03),
+            "unsubscribe": _alike(0.01),
         },
         interest_deviation=1.0,
         scale=1.0,
@@ -46,6 +46,11 @@ def write_funnel(folder: Path, name: str = "by-hand", attention: Mapping[str, fl
     booster = lightgbm.train(settings, lightgbm.Dataset(codes, ordered, params={"verbose": -1}), num_boost_round=1)
     description = Description(columns=columns, calibration_slope=1.0, calibration_intercept=0.0, unsubscribe_rates={})
     return write_bundle(folder, name, description, booster.model_to_string(), codes[: len(CHANNELS) + 1], funnel)
+
+
+def _alike(p: float) -> StageWeights:
+    """Return a stage that says the same chance of every channel."""
+    return StageWeights(weights=((_logit(p),), *((0.0,),) * (1 + len(CHANNELS))))
 
 
 def _lag() -> ChannelLag:

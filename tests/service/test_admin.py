@@ -164,7 +164,7 @@ def test_with_a_bundle_the_policy_draws_by_value(tmp_path: Path, good_bundle: Pa
 
     drawn = [a for a in decision.actions if (a.channel, a.send_time) == (decision.channel, decision.send_time)]
     assert list(decision.degraded) == []
-    assert decision.versions.policy == "inverse_gap"
+    assert decision.versions.policy == "greedy_floor"
     assert decision.versions.bundle == status.bundle_version != ""
     assert moment_of(status.bundle_load_time) == NOW
     assert [action.propensity for action in drawn] == [decision.propensity]

@@ -50,7 +50,7 @@ def test_default_file_parses() -> None:
     rules = parse_rules(DEFAULT.read_text(encoding="utf-8"))
 
     assert rules.channels["sms"].paid
-    assert rules.policy.exploration_floor == 0.005
+    assert rules.policy.exploration_budget == 50_000_000
 
 
 def test_smallest_file_parses() -> None:

@@ -8,6 +8,8 @@ export UV_COMPILE_BYTECODE = 1
 export UV_PYTHON_DOWNLOADS = never
 # LightGBM's threads wait without spinning: several times faster where cores are shared.
 export OMP_WAIT_POLICY = PASSIVE
+# One thread of BLAS: matrices here are small.
+export OPENBLAS_NUM_THREADS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)

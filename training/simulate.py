@@ -1,8 +1,8 @@
 """The starter world: a small one that makes a decision log under any rules, several times faster than the retailer.
 
 The starter bundle is trained on its log, so that it knows every channel of the rules. Customers differ in how they use the app, read
-mail and order; messages in kind and margin. A message is seen with a chance that depends on channel, customer and local hour, leads to
-an order with a chance that depends on customer and kind, and may annoy. Customers order without any message too. Actions are drawn
+mail and order; messages in kind and margin. A message is seen with a chance that depends on channel, customer and local hour, then leads to
+a click and an order with a chance that depends on customer and kind, and may annoy. Customers order without any message too. Actions are drawn
 evenly from what the rules make eligible, no send among them, so that the log has exact propensities. Everything follows from the seed.
 """
 
@@ -42,6 +42,8 @@ _SEEN = {
 }
 _CONSENT = {"in_app": 0.7, "push": 0.55, "web_push": 0.3, "email": 0.75, "telegram": 0.2, "vk": 0.2}
 _CONSENT_OF_OTHERS = 0.5
+CLICK_ANYWAY = 0.08
+"""P(clicked | seen, nothing ordered because of it); who orders because of a message has clicked it."""
 _DAYS = 60
 
 
@@ -184,10 +186,15 @@ def _live(context: Context, person: Person, action: Action, rng: np.random.Gener
     if rng.random() < 0.02 * person.interest:
         found.append(LoggedOutcome(type="order", occur_time=moment + timedelta(hours=float(rng.exponential(16)) + 0.1)))
     if action.send_time is not None:
-        seen, ordered, annoyed = rng.random(3) < chances(context, person, action)
+        p_seen, p_order, p_annoyed = chances(context, person, action)
+        drawn = rng.random(3)
+        seen, annoyed = drawn[0] < p_seen, drawn[2] < p_annoyed
+        clicked, ordered = drawn[1] < p_order + CLICK_ANYWAY * (1 - p_order), drawn[1] < p_order
         delay = timedelta(hours=float(rng.exponential(3)) + 0.05)
         if seen:
             found.append(LoggedOutcome(type="seen", occur_time=action.send_time + delay))
+        if seen and clicked:
+            found.append(LoggedOutcome(type="clicked", occur_time=action.send_time + delay + timedelta(minutes=1)))
         if seen and ordered:
             wait = timedelta(hours=float(rng.exponential(4)) + 0.1)
             found.append(LoggedOutcome(type="order", occur_time=action.send_time + delay + wait))

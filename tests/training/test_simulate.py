@@ -15,7 +15,7 @@ from models.features import NO_SEND, feature_values
 from models.rules import Rules, read_rules
 from tests.training.examples import KEY, RULES
 from training.journal import LoggedDecision, customer_hash, customer_key
-from training.simulate import START, WINDOW, Person, chances, make_people, simulate_log
+from training.simulate import CLICK_ANYWAY, START, WINDOW, Person, chances, make_people, simulate_log
 
 DECISIONS = 3000
 SMALLEST_P_VALUE = 1e-4
@@ -134,11 +134,11 @@ def test_decisions_are_in_order_of_time(log: list[LoggedDecision]) -> None:
 
 
 def test_outcomes_come_after_what_they_follow(log: list[LoggedDecision]) -> None:
-    """Nothing is seen, ordered because of a message, or unsubscribed before it was sent."""
+    """Nothing is seen, clicked, or unsubscribed before it was sent."""
     for logged in log:
         for outcome in logged.outcomes:
             assert outcome.occur_time > logged.context.decide_time
-            if outcome.type in ("seen", "unsubscribe"):
+            if outcome.type in ("seen", "clicked", "unsubscribe"):
                 assert logged.action.send_time is not None
                 assert outcome.occur_time > logged.action.send_time
 
@@ -162,17 +162,18 @@ def test_true_uplift_is_positive(log: list[LoggedDecision], people: dict[str, Pe
 
 
 def test_log_agrees_with_its_truth(log: list[LoggedDecision], people: dict[str, Person]) -> None:
-    """Messages seen, orders (those of nobody's doing with them) and unsubscribes are as many as the true chances say.
+    """Messages seen and clicked, orders (those of nobody's doing with them) and unsubscribes are as many as the true chances say.
 
     Each count is a sum of independent draws; four of its standard deviations are allowed.
     """
-    truth: dict[str, list[float]] = {"seen": [], "order": [], "unsubscribe": []}
+    truth: dict[str, list[float]] = {"seen": [], "clicked": [], "order": [], "unsubscribe": []}
     for logged in log:
         person = people[logged.context.customer.key]
         truth["order"].append(0.02 * person.interest)
         if logged.action.send_time is not None:
             seen, ordered, annoyed = chances(logged.context, person, logged.action)
             truth["seen"].append(seen)
+            truth["clicked"].append(seen * (ordered + CLICK_ANYWAY * (1 - ordered)))
             truth["order"].append(seen * ordered)
             truth["unsubscribe"].append(annoyed)
     counts = Counter(outcome.type for logged in log for outcome in logged.outcomes)

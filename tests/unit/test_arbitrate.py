@@ -95,14 +95,16 @@ def send_of(start: datetime, channel: str, worth: float, name: str, topic: str =
 
 
 def are_allowed(chosen: Sequence[Send], contacts: Sequence[Contact], rules: Rules, priority: int) -> bool:
-    """Tell whether eligibility allows each of these sends after all the others."""
+    """Tell whether eligibility allows each of these sends after all the others, each with the slip that its expiry left it."""
     for send in chosen:
+        slip = (send.contact.end - send.contact.start) / MINUTE
+        slipping = with_slips(rules, {**SLIPS, send.contact.channel: slip})
         others = [other.contact for other in chosen if other is not send]
         context = with_contacts(*contacts, *others)
         message = replace(context.message, topic=send.contact.topic, priority=priority)
         context = replace(context, decision_id=send.contact.decision_id, message=message)
         start = send.contact.start
-        if next_allowed_time(context, rules, send.contact.channel, start) != start:
+        if next_allowed_time(context, slipping, send.contact.channel, start) != start:
             return False
     return True
 

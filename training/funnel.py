@@ -7,7 +7,7 @@ drawn towards 1 where that difference is uncertain:
 
     scale = (m d / s^2 + 1 / t^2) / (m^2 / s^2 + 1 / t^2)
 
-with d the observed difference of order rates, s its standard error, m the mean of the modelled effects, t = 0.5. Decisions without a send
+with d the observed difference of order rates, s its standard error, m the mean of the modelled effects, t = 0.2. Decisions without a send
 are weighted by (1 - p) / p, p their propensity, so that both sides hold the same contexts.
 """
 
@@ -35,7 +35,7 @@ _LEAST_EVENTS, _LEAST_EARLIER = 30, 5
 _LEAST_SENDS = 100
 """Sends of a channel from which its own lag is learned."""
 _ROUNDS = 2
-_PRIOR_DEVIATION = 0.5
+_PRIOR_DEVIATION = 0.2
 _MOST_SCALE = 3.0
 _CERTAIN = 12.0
 _PRIOR_SENDS = 50.0

@@ -340,8 +340,8 @@ class FunnelModel:
                 score, _ = self._scores(stages, _log_relevance(context, np.array([m.noticed_hours])))
                 alone = self._click(score)
                 q, q_alone = (x[place[m.channel], :, 0] for x in (_corrected(alone, stages.click_factor), alone))
-                weights = weights * (q if m.is_clicked else 1 - q)
-                weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - q_alone)
+                weights = weights * (q if m.is_clicked else 1 - np.minimum(q, _MOST_CLICK))
+                weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - np.minimum(q_alone, _MOST_CLICK))
         return weights / weights.sum(), weights_alone / weights_alone.sum()
 
     def _by_hour(self, context: Context, rows: IntArray, grid: "_Grid") -> FloatArray:

@@ -10,8 +10,9 @@ from models.rhythm import WEEK
 
 
 def without_rhythm(bundle: Bundle) -> Bundle:
-    """Return a bundle that knows the mean week of all customers, but nobody's own."""
-    assert bundle.funnel is not None  # the simulated log teaches one
+    """Return a bundle that knows the mean week of all customers, but nobody's own; one without a funnel knows no week."""
+    if bundle.funnel is None:
+        return bundle
     description = bundle.funnel.description
     weeks = np.array(description.rhythm.weeks).reshape(-1, WEEK)
     mean = np.average(weeks, axis=0, weights=description.rhythm.shares)

@@ -51,6 +51,8 @@ _LEAST_LOG_RELEVANCE = -30.0
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
 _MOST_CLICK = 0.98
+_LEAST_DOUBT = 1e-9
+"""What happened had at least this chance, whatever the stage says: interest has weights then too."""
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -339,9 +341,12 @@ class FunnelModel:
             if m.noticed_hours is not None:
                 score, _ = self._scores(stages, _log_relevance(context, np.array([m.noticed_hours])))
                 alone = self._click(score)
-                q, q_alone = (x[place[m.channel], :, 0] for x in (_corrected(alone, stages.click_factor), alone))
-                weights = weights * (q if m.is_clicked else 1 - np.minimum(q, _MOST_CLICK))
-                weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - np.minimum(q_alone, _MOST_CLICK))
+                q, q_alone = (
+                    np.clip(x[place[m.channel], :, 0], _LEAST_DOUBT, 1 - _LEAST_DOUBT)
+                    for x in (_corrected(alone, stages.click_factor), alone)
+                )
+                weights = weights * (q if m.is_clicked else 1 - q)
+                weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - q_alone)
         return weights / weights.sum(), weights_alone / weights_alone.sum()
 
     def _by_hour(self, context: Context, rows: IntArray, grid: "_Grid") -> FloatArray:

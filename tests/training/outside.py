@@ -20,6 +20,8 @@ BASKET = 20.0
 P_NONE = 0.30
 ADDED = {"none": (0.0, 0.0), "base": (0.05, 0.05), "mobile": (0.10, 0.10), "social": (0.0, 0.40)}
 """By lead: what it adds to P(order) of the old and of the young."""
+P_VIEWED = 0.8
+"""P(viewed | sent); an offer works through being viewed alone."""
 BUNDLES: Mapping[str, tuple[int, int, int, int]] = {
     "none": (0, 0, 0, 0),
     "base": (1, 1, 0, 0),
@@ -94,7 +96,9 @@ def make_starbucks(customers: int, seed: int = 0, hours: Sequence[int] = HOURS) 
     for hour in hours:
         for customer in range(customers):
             action = str(rng.choice(list(BUNDLES), p=SHARES))
-            ordered = rng.random() < chance(action, bool(age[customer] < 40))
+            viewed = action != "none" and rng.random() < P_VIEWED
+            added = chance(action, bool(age[customer] < 40)) - P_NONE
+            ordered = rng.random() < P_NONE + viewed * added / P_VIEWED
             amount = float(rng.exponential(BASKET)) if ordered else 0.0
             bundle = BUNDLES[action]
             decisions.append(
@@ -105,7 +109,7 @@ def make_starbucks(customers: int, seed: int = 0, hours: Sequence[int] = HOURS) 
                     **dict(zip(("ch_web", "ch_email", "ch_mobile", "ch_social"), bundle, strict=True)),
                     "n_channels": sum(bundle),
                     "propensity": SHARES[list(BUNDLES).index(action)],
-                    "hours_to_view": float(rng.integers(0, 90)) if action != "none" and rng.random() < 0.6 else None,
+                    "hours_to_view": float(rng.integers(0, 60)) if viewed else None,
                     "spend_72h": amount,
                     "txns_72h": int(ordered),
                     "spend_before": spent[customer],

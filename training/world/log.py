@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key
+from training.world.clock import HALF_HOUR, to_time
 from training.world.people import Population
 from training.world.protocol import Ended, Outcome, Result, Step
 from training.world.run import World
@@ -15,6 +16,17 @@ KEY = bytes(32)
 def log_customers(people: Population, key: bytes = KEY) -> list[bytes]:
     """Return the identities of all customers."""
     return [customer_hash(key, f"customer-{person}") for person in range(len(people))]
+
+
+def logged_visits(world: World, hashes: Sequence[bytes]) -> Iterator[tuple[str, LoggedOutcome]]:
+    """Yield the visits that no message caused, up to the last message, each with its customer's key."""
+    last = int(world.messages.arrive[-1]) if len(world.messages) else 0
+    for person, identity_hash in enumerate(hashes):
+        for hour in world.visits.hours[world.visits.begin[person] : world.visits.begin[person + 1]]:
+            if hour < last:
+                name = f"{world.name}/visit-{person}-{hour}"
+                visit = LoggedOutcome(type="visit", occur_time=to_time(int(hour)) + HALF_HOUR, event_id=name)
+                yield customer_key(identity_hash), visit
 
 
 def logged_decisions(world: World, result: Result) -> Iterator[LoggedDecision]:

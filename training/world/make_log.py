@@ -12,8 +12,8 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from service.store.store import Store
-from training.journal import LoggedDecision, write_log
-from training.world.log import log_customers, logged_message
+from training.journal import LoggedDecision, write_log, write_outcomes
+from training.world.log import log_customers, logged_message, logged_visits
 from training.world.messages import make_messages
 from training.world.people import make_population
 from training.world.policies import Uniform
@@ -126,6 +126,7 @@ def make_log(
                 progress(1)
 
         made.written = write_log(store, decisions(), hashes)
+    write_outcomes(store, logged_visits(world, hashes))
     return made
 
 

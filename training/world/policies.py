@@ -319,7 +319,7 @@ class ServiceCore:
             )
             self._sent.setdefault(context.decision_id, []).append(sent)
             self._book(sent, None, self._known(context.decision_id, sent))
-        following = choice.steps[1].not_before if len(choice.steps) > 1 else None
+        following = choice.steps[0].not_before + choice.steps[0].wait if len(choice.steps) > 1 else None
         return Reply(action=choice.action, propensity=choice.propensity, ask_time=following)
 
     def follow(self, rules: Rules) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from models.record import from_micros
 from service import customers
 from service.store.store import Store
 from tests.training_world.worlds import Nosy, small_world
 from training.dataset import read_dataset
 from training.simulate import WINDOW
+from training.world.clock import to_time
 from training.world.draws import Draws
 from training.world.make_log import LogPlan, Made, make_log, plan_world, summary
 from training.world.policies import Uniform
@@ -65,7 +67,7 @@ def test_the_log_is_that_of_a_run(made: Made, world: World, folder: Path) -> Non
     result = world.run(Uniform(world.rules, PLAN.steps))
 
     stored = query(folder / "log.db", "SELECT decision_id, step, channel, propensity, price_micros FROM decisions")
-    told = query(folder / "log.db", "SELECT type, count(*) FROM outcomes GROUP BY type")
+    told = query(folder / "log.db", "SELECT type, count(*) FROM outcomes WHERE decision_id != '' GROUP BY type")
 
     expected = {
         (s.context.decision_id, s.context.step, s.reply.action.channel, s.reply.propensity, s.price_micros)
@@ -76,6 +78,18 @@ def test_the_log_is_that_of_a_run(made: Made, world: World, folder: Path) -> Non
     assert made.written == made.decisions == len(result.steps)
     assert made.spend == pytest.approx(result.realised.spend)
     assert made.net == pytest.approx(result.expected.net)
+
+
+def test_visits_are_in_the_log_as_the_contexts_have_them(made: Made, world: World, folder: Path) -> None:
+    """Every visit up to the last message follows no decision, so that who serves on the log or imports it knows when customers are active."""
+    last = to_time(int(world.messages.arrive[-1]))
+
+    ((stored, latest),) = query(
+        folder / "log.db", "SELECT count(*), max(occur_time) FROM outcomes WHERE type = 'visit' AND decision_id = ''"
+    )
+
+    assert stored == int((world.visits.hours < world.messages.arrive[-1]).sum()) > 0
+    assert from_micros(int(str(latest))) < last
 
 
 def test_orders_without_a_click_are_counted(made: Made, world: World) -> None:

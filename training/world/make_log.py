@@ -1,12 +1,12 @@
 """A decision log of the simulated retailer: uniformly random decisions with exact propensities, and their truth on request.
 
-Messages are decided in the order of time and written once nothing more of them will be known, so that what is in memory grows with
-customers and with the numbers of the messages, not with their contexts.
+Messages are decided in the order of time, and written in it once nothing more of them will be known, so that what is in memory grows with
+customers and with the numbers of the messages, not with their contexts. Visits that no message caused are written after them.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -117,7 +117,7 @@ def make_log(
     with nullcontext() if truth_path is None else TruthFile(truth_path) as truth:
 
         def decisions() -> Iterator[LoggedDecision]:
-            for ended in world.play(Uniform(world.rules, plan.steps)):
+            for ended in _in_order(world.play(Uniform(world.rules, plan.steps))):
                 made.add(ended)
                 if truth is not None:
                     for step in ended.steps:
@@ -128,6 +128,18 @@ def make_log(
         made.written = write_log(store, decisions(), hashes)
     write_outcomes(store, logged_visits(world, hashes))
     return made
+
+
+def _in_order(played: Iterable[Ended]) -> Iterator[Ended]:
+    """Yield messages in the order in which they were decided first, each once those before it are over too."""
+    waiting: dict[int, Ended] = {}
+    following = 0
+    for ended in played:
+        waiting[ended.index] = ended
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+    yield from (waiting[index] for index in sorted(waiting))
 
 
 def summary(made: Made) -> str:

@@ -4,6 +4,7 @@ Shares are of the cascade oracle's net value on the same seed. A figure with ± 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,13 @@ RECOVERY_WINDOW = 300
 RECOVERED = 0.95
 _ROUNDING = 1e-6
 """Roubles by which sums of a window may differ without meaning."""
-CHANGING: tuple[ScenarioName, ...] = ("push_outage", "viber_blocked", "sms_price_doubled", "seasonal_shift")
+CHANGING: tuple[ScenarioName, ...] = (
+    "push_outage",
+    "viber_blocked",
+    "sms_price_doubled",
+    "seasonal_shift",
+    "clock_change",
+)
 BySeed = Mapping[int, Mapping[str, Run]]
 """Runs of each seed by the policy's name."""
 
@@ -85,9 +92,15 @@ class Goal:
     measure: Callable[[Mapping[str, Run]], float | None]
     is_most: bool = False
     """Whether less is better."""
+    is_within_noise: bool = False
+    """Whether it is enough to miss the aim by no more than two standard errors of the mean over seeds."""
 
-    def is_reached(self, measured: float) -> bool:
-        return measured <= self.aim if self.is_most else measured >= self.aim
+    def is_reached(self, measured: FloatArray) -> bool:
+        """Return whether what was measured on the seeds, shape (s,), is as wanted on average."""
+        mean = float(measured.mean())
+        if self.is_within_noise and len(measured) > 1:
+            mean += 2 * float(measured.std(ddof=1)) / math.sqrt(len(measured))
+        return mean <= self.aim if self.is_most else mean >= self.aim
 
 
 def _ratio(
@@ -193,6 +206,13 @@ _CHANGE = (
         measure=_recovery_of_service,
         is_most=True,
     ),
+    Goal(
+        text="net value over the whole run, against the service without correction (but for noise)",
+        aim=1,
+        unit="x",
+        measure=_ratio("service", ("no-correction",), _net),
+        is_within_noise=True,
+    ),
 )
 
 
@@ -221,7 +241,7 @@ def to_markdown(runs: BySeed, scenario: ScenarioName) -> str:
         lines += ["| goal of the service | aim | measured | reached |", "|---|---:|---:|---|"]
     for goal, values in measured:
         bound = "at most" if goal.is_most else "at least"
-        reached = "yes" if goal.is_reached(float(values.mean())) else "no"
+        reached = "yes" if goal.is_reached(values) else "no"
         figure = _figure(values, ",.0f" if goal.unit == "decisions" else ".2f" if goal.unit == "x" else ".1f")
         lines.append(f"| {goal.text} | {bound} {goal.aim:g} {goal.unit} | {figure} {goal.unit} | {reached} |")
     return "\n".join(lines).rstrip()

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from training.world.bench import Setting, run_bench
-from training.world.contenders import CONTENDERS, USUAL
+from training.world.contenders import CONTENDERS, GROUPS
 from training.world.money import CUSTOMERS
 from training.world.report import NoPlace, by_seed, to_json, to_markdown, write_between
 from training.world.scenarios import SCENARIOS
@@ -22,11 +22,12 @@ _LIBRARIES = ("numpy", "lightgbm", "vowpalwabbit", "mabwiser")
 def main(arguments: list[str] | None = None) -> int:
     """Print a table for each scenario and return the exit code."""
     options = _parser().parse_args(arguments)
-    rows = tuple(CONTENDERS) if options.rows == "all" else tuple(options.rows.split(",")) if options.rows else USUAL
-    for name in rows:
-        if name not in CONTENDERS:
-            print(f"--rows: there is no {name!r}; there are {', '.join(CONTENDERS)} and all", file=sys.stderr)
+    rows: tuple[str, ...] = ()
+    for name in options.rows.split(","):
+        if name not in CONTENDERS and name not in GROUPS:
+            print(f"--rows: there is no {name!r}; there are {', '.join([*CONTENDERS, *GROUPS])}", file=sys.stderr)
             return 2
+        rows += GROUPS.get(name, (name,))
     options.to.mkdir(parents=True, exist_ok=True)
     for scenario in SCENARIOS if options.scenario == "all" else (options.scenario,):
         setting = Setting(
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         (options.to / f"{scenario}.json").write_text(to_json(runs, scenario, about), encoding="utf-8")
         if options.write_docs:
             try:
-                write_between(_DOCUMENT, scenario, text)
+                write_between(_DOCUMENT, options.section or scenario, text)
             except NoPlace as error:
                 print(error, file=sys.stderr)
                 return 1
@@ -68,10 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario", choices=("all", *SCENARIOS), default="stationary", help="what happens to the world"
     )
-    parser.add_argument("--rows", help=f"policies to run, with commas between, or all (default: {','.join(USUAL)})")
+    groups = "; ".join(f"{name}: {','.join(rows)}" for name, rows in GROUPS.items() if name != "all")
+    parser.add_argument(
+        "--rows",
+        default="usual",
+        help=f"policies or groups of them, with commas between (default: usual). all; {groups}",
+    )
     parser.add_argument("--processes", type=_count, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--to", type=Path, default=Path("var/bench-money"), help="folder for Markdown and JSON")
     parser.add_argument("--write-docs", action="store_true", help=f"also put the tables into {_DOCUMENT}")
+    parser.add_argument("--section", help="of the document, for the table (default: the scenario's name)")
     return parser
 
 

@@ -127,6 +127,7 @@ CONTENDERS: Mapping[str, Maker] = {
     "lin-ts-clicks": _mabwiser("LinTS", 0.1, 1.0, is_by_clicks=True),
     "service": _service(),
     "service-1": _service(max_steps=1),
+    "service-2": _service(max_steps=2),
     "no-exploration": _service(without="exploration"),
     "no-correction": _service(without="correction"),
     "no-rhythm": _service(without="rhythm"),
@@ -138,12 +139,19 @@ CONTENDERS: Mapping[str, Maker] = {
 }
 """In the order of the table."""
 ABLATION = ("no-exploration", "no-correction", "no-rhythm", "no-funnel")
-"""The service without one of its parts; without cascades it is service-1."""
-USUAL = tuple(name for name in CONTENDERS if name not in ("uniform", "told", "oracle-2"))
-"""Those that run unless others are named; the rest no goal needs."""
-NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1", *ABLATION})
+"""The service without one of its parts; without cascades it is service-1, with shorter ones service-2."""
+USUAL = tuple(name for name in CONTENDERS if name not in ("uniform", "service-2", "told", "oracle-2", *ABLATION))
+"""Those that run unless others are named; the rest no goal of the stationary scenario needs."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "all": tuple(CONTENDERS),
+    "usual": USUAL,
+    "ablation": ("service", "service-1", "service-2", *ABLATION),
+    "change": ("engaged-daytime", "free", "vw-regcb", "lin-ucb", "service", "no-correction"),
+}
+"""Names for several rows."""
+NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1", "service-2", *ABLATION})
 """Left out where there is no log."""
-SERVED = frozenset({"service", "service-1", *ABLATION})
+SERVED = frozenset({"service", "service-1", "service-2", *ABLATION})
 """Those that serve the bundle."""
 HAND_WRITTEN = ("sms-3", "sms-1", "push-email-sms", "free")
 VOWPAL = ("vw-squarecb", "vw-regcb", "vw-bag", "vw-epsilon")

@@ -13,7 +13,7 @@ import numpy as np
 from mabwiser.mab import MAB, LearningPolicy
 
 from models.context import Context
-from models.features import NO_SEND
+from models.features import NO_SEND, Facts
 from training.world.people import CHANNELS
 from training.world.rivals import Encoding, FloatArray, Lesson, Offer, context_values, encoding_of, offer_values
 
@@ -51,8 +51,8 @@ class MabWiser:
 
     def _rows(self, context: Context, offers: Sequence[Offer]) -> list[dict[str, float]]:
         """Return the terms of each offer."""
-        shared = self._encoding.terms(context_values(context))
-        return [{**shared, **self._encoding.terms(offer_values(context, offer))} for offer in offers]
+        shared, facts = self._encoding.terms(context_values(context)), Facts.of(context)
+        return [{**shared, **self._encoding.terms(offer_values(facts, offer))} for offer in offers]
 
     def _matrix(self, rows: Sequence[Mapping[str, float]]) -> FloatArray:
         """Return rows of terms as a matrix, the last column of ones; terms that the first lessons did not have are left out."""

@@ -319,17 +319,17 @@ def to_json(runs: BySeed, scenario: ScenarioName, about: Mapping[str, str]) -> s
     return json.dumps({"scenario": scenario, **about, "runs": rows, "goals": goals}, indent=1)
 
 
-def write_between(document: Path, scenario: ScenarioName, text: str) -> None:
-    """Put a scenario's text between its two comments in a document, in a new section at its end where it has neither.
+def write_between(document: Path, section: str, text: str) -> None:
+    """Put a section's text between its two comments in a document, in a new section at its end where it has neither.
 
     Raises
     ------
     NoPlace: the document has one of them, or not in their order.
     """
-    begin, end = f"<!-- bench-money {scenario}: begin -->", f"<!-- bench-money {scenario}: end -->"
+    begin, end = f"<!-- bench-money {section}: begin -->", f"<!-- bench-money {section}: end -->"
     whole = document.read_text(encoding="utf-8")
     if begin not in whole and end not in whole:
-        whole = f"{whole.rstrip()}\n\n## {scenario.replace('_', ' ').capitalize()}\n\n{begin}\n{end}\n"
+        whole = f"{whole.rstrip()}\n\n## {section.replace('_', ' ').capitalize()}\n\n{begin}\n{end}\n"
     head, has_begin, rest = whole.partition(begin)
     _, has_end, tail = rest.partition(end)
     if not has_begin or not has_end:

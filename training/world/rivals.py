@@ -10,6 +10,8 @@ they come alike with and without a send, and told of them the rivals earn less. 
 once, as the order's margin times the share of clicks on messages of this kind that an order followed, counted from log and outcomes so far.
 """
 
+import math
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -283,7 +285,7 @@ class Encoding:
             x = _shrink(value)
             found[name] = min(max((x - scale.mean) / scale.spread, -_FARTHEST), _FARTHEST)
             if scale.edges:
-                found[f"{name}#{np.searchsorted(scale.edges, x, side='right')}"] = 1.0
+                found[f"{name}#{bisect_right(scale.edges, x)}"] = 1.0
         return found
 
 
@@ -292,13 +294,12 @@ def context_values(context: Context) -> dict[str, FeatureValue]:
     return {name: value for name, value in feature_values(context, NOTHING.action).items() if name != "channel"}
 
 
-def offer_values(context: Context, offer: Offer) -> dict[str, FeatureValue]:
-    """Return the service's features of an offer beside its channel's name, and its price, by name."""
+def offer_values(facts: Facts, offer: Offer) -> dict[str, FeatureValue]:
+    """Return the service's features of an offer in a context beside its channel's name, and its price, by name."""
     found: dict[str, FeatureValue] = {"price": offer.price}
     channel, moment = offer.action.channel, offer.action.send_time
     if moment is None:
         return found
-    facts = Facts.of(context)
     for feature in _OF_ACTION:
         value = feature.of_channel(facts, channel) if feature.of_channel is not None else None
         if feature.of_time is not None:
@@ -311,11 +312,13 @@ def offer_values(context: Context, offer: Offer) -> dict[str, FeatureValue]:
 def encoding_of(lessons: Sequence[Lesson], parts: int = 5) -> Encoding:
     """Return the encoding whose scales are those of some decisions' chosen offers."""
     decisions = [lesson.decision for lesson in lessons]
-    return Encoding(({**context_values(d.context), **offer_values(d.context, d.offer)} for d in decisions), parts)
+    return Encoding(
+        ({**context_values(d.context), **offer_values(Facts.of(d.context), d.offer)} for d in decisions), parts
+    )
 
 
 def _shrink(value: float) -> float:
-    return float(np.copysign(np.log1p(abs(value)), value))
+    return math.copysign(math.log1p(abs(value)), value)
 
 
 def _scale(found: FloatArray, parts: int) -> _Scale:

@@ -178,6 +178,7 @@ class _Run:
 
     def __init__(self, world: World, policy: Policy | None, start: Start, budget: float | None = None) -> None:
         self.world, self.policy = world, policy
+        self.joint = policy if isinstance(policy, JointPolicy) else None
         self.left = None if budget is None else round(budget * 1e6)
         """Micros that may still be planned to be spent; None: no limit."""
         self.refused = 0
@@ -255,7 +256,7 @@ class _Run:
         if index in self.joined:
             self.joined.discard(index)
             return
-        group = self.rivals(index) if isinstance(self.policy, JointPolicy) else [index]
+        group = [index] if self.joint is None else self.rivals(index)
         for one in group:
             self.begin(one)
         if len(group) > 1:
@@ -296,9 +297,9 @@ class _Run:
 
     def ask_together(self, hour: int, group: list[int]) -> None:
         """Ask the policy for the first steps of messages to one person, and book what it answers in their order."""
-        assert isinstance(self.policy, JointPolicy)  # only then are they grouped
+        assert self.joint is not None  # only then are they grouped
         contexts = [self.context(index, 1, hour) for index in group]
-        for index, context, reply in zip(group, contexts, self.policy.decide_together(contexts), strict=True):
+        for index, context, reply in zip(group, contexts, self.joint.decide_together(contexts), strict=True):
             self.accept(hour, index, context, reply)
 
     def accept(self, hour: int, index: int, context: Context, reply: Reply) -> None:

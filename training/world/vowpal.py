@@ -8,11 +8,13 @@ Source: Bietti, Agarwal & Langford (2021), "A Contextual Bandit Bake-off"; Foste
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from vowpalwabbit import Workspace
 
 from models.context import Context, FeatureValue
+from models.features import Facts
 from training.world.rivals import Encoding, FloatArray, Lesson, Offer, context_values, encoding_of, offer_values
 
 _LEAST_PROPENSITY = 1e-4
@@ -45,11 +47,16 @@ class VowpalWabbit:
 
     def _lines(self, context: Context, offers: Sequence[Offer]) -> list[str]:
         """Return the example as text: a shared line of the context, then one of each offer."""
-        lines = [f"shared |c {self._terms(context_values(context))}"]
+        lines, facts = [f"shared |c {self._terms(context_values(context))}"], Facts.of(context)
         for offer in offers:
-            lines.append(f"|a {offer.action.channel} |t {self._terms(offer_values(context, offer))}")
+            lines.append(f"|a {offer.action.channel} |t {self._terms(offer_values(facts, offer))}")
         return lines
 
     def _terms(self, values: Mapping[str, FeatureValue]) -> str:
         terms = self._encoding.terms(values)
-        return " ".join(f"{name.translate(_NOT_IN_NAMES)}:{value:.4f}" for name, value in terms.items())
+        return " ".join(f"{_in_line(name)}:{value:.4f}" for name, value in terms.items())
+
+
+@cache
+def _in_line(name: str) -> str:
+    return name.translate(_NOT_IN_NAMES)

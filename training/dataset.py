@@ -2,6 +2,9 @@
 
 The label of a decision is whether its customer ordered within the window after it, through whatever channel and whatever the order
 was credited to: only so is no send a fair baseline. Decisions that are not trainable, or whose window is still open, are left out.
+
+A send that was not made since its customer had ordered before it stays in: a no send in the same place would have kept that order, so leaving
+these decisions out would take orders from sends alone, and the later a send the more of them.
 """
 
 import hashlib
@@ -47,9 +50,12 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
      AND o.type IN ('seen', 'opened', 'clicked', 'unsubscribe', 'complaint') AND NOT o.machine_generated
      AND o.occur_time <= d.decide_time + :window),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'),
-  d.send_time, d.customer_key, d.context
+  d.send_time, d.customer_key, d.context, NOT d.trainable
 FROM decisions d
-WHERE d.trainable AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
+WHERE (d.trainable OR d.channel != :no_send AND EXISTS (SELECT 1 FROM outcomes n JOIN outcomes o ON o.customer_key = d.customer_key
+     WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent' AND o.type IN ('order', 'store_purchase')
+     AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND NOT o.machine_generated))
+  AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
 """
 
@@ -65,7 +71,7 @@ class Dataset:
     propensity: FloatArray
     """P(logged action | context) under the logging policy, in (0, 1]."""
     price: FloatArray
-    """What the logged action cost, in units of the currency."""
+    """What the logged action cost, in units of the currency; 0 where it was cancelled."""
     response: FloatArray
     """1 where the customer ordered within the window, else 0."""
     value: FloatArray
@@ -76,7 +82,9 @@ class Dataset:
     seen: FloatArray
     """1 where the customer saw, opened, clicked or refused this message within the window; machines' opens do not count."""
     delivered: FloatArray
-    """0 where the send was reported as undelivered, else 1."""
+    """0 where the send was reported as undelivered or was not made, else 1."""
+    cancelled: FloatArray
+    """1 where the send was not made since the customer had ordered before it, else 0."""
     send_hours: FloatArray
     """Hours from 1970 to the send, nan for no send."""
     seen_hours: FloatArray
@@ -123,6 +131,7 @@ _ARRAYS = (
     "clicked",
     "seen",
     "delivered",
+    "cancelled",
     "send_hours",
     "seen_hours",
     "clicked_hours",
@@ -163,7 +172,8 @@ def read_dataset(
         complete = newest if as_of is None else to_micros(as_of)
         span = window // timedelta(microseconds=1)
         limit = newest + 1 if until is None else to_micros(until)
-        rows = connection.execute(_DECISIONS, {"window": span, "as_of": complete, "until": limit}).fetchall()
+        parameters = {"window": span, "as_of": complete, "until": limit, "no_send": NO_SEND}
+        rows = connection.execute(_DECISIONS, parameters).fetchall()
     finally:
         connection.close()
     if not rows:
@@ -184,13 +194,14 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
     numbers: dict[str, Any] = {
         "decide_time": np.array([row[2] for row in rows], dtype=np.int64),
         "propensity": np.array([row[4] for row in rows], dtype=np.float64),
-        "price": np.array([row[5] for row in rows], dtype=np.float64) / 1e6,
+        "price": np.array([0 if row[17] else row[5] for row in rows], dtype=np.float64) / 1e6,
         "response": np.array([row[8] for row in rows], dtype=np.float64).clip(max=1.0),
         "value": np.array([row[9] or 0 for row in rows], dtype=np.float64) / 1e6,
         "unsubscribed": np.array([row[10] for row in rows], dtype=np.float64),
         "clicked": np.array([row[11] is not None for row in rows], dtype=np.float64),
         "seen": np.array([row[12] is not None for row in rows], dtype=np.float64),
-        "delivered": np.array([not row[13] for row in rows], dtype=np.float64),
+        "delivered": np.array([not (row[13] or row[17]) for row in rows], dtype=np.float64),
+        "cancelled": np.array([row[17] for row in rows], dtype=np.float64),
         **_times(rows),
     }
     propensity = numbers["propensity"]

@@ -1,7 +1,7 @@
 """Fitting the funnel of models.curves: a rare order learned from the denser things that lead to it.
 
 Each stage is learned where its data are dense: notice from all sends that arrived, click from those noticed, order from those clicked, organic
-orders from decisions whose message cannot have worked (no send, or never noticed). Who clicks orders more anyway, so the
+orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Who clicks orders more anyway, so the
 product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference that randomisation shows,
 drawn towards 1 where that difference is uncertain:
 
@@ -101,7 +101,7 @@ def fit_funnel(
         )
         order_rows = clicked
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
-    organic = fitting.stage("organic", data.response, ~is_send | (arrived & ~noticed), "logit", of_context=True)
+    organic = fitting.stage("organic", data.response, ~order_rows, "logit", of_context=True)
     order = fitting.stage(
         "order",
         data.response,
@@ -118,7 +118,7 @@ def fit_funnel(
         scaling=find_scaling(columns, matrix),
         rhythm=rhythm,
         lags=lags,
-        delivered=_delivered(data, is_send),
+        delivered=_delivered(data, is_send & (data.cancelled == 0)),
         stages={name: stage.weights for name, stage in stages.items()},
         interest_deviation=hyper.interest_deviation,
         scale=1.0,

@@ -344,6 +344,7 @@ def dataset_of(
         clicked=(~np.isnan(clicked_hours)).astype(np.float64),
         seen=(~np.isnan(seen_hours)).astype(np.float64),
         delivered=np.ones(n) if delivered is None else delivered,
+        cancelled=nothing,
         send_hours=np.where(channel == NO_SEND, np.nan, moment),
         seen_hours=seen_hours,
         clicked_hours=clicked_hours,

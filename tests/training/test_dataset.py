@@ -262,6 +262,34 @@ def test_not_sent_leaves_training(tmp_path: Path) -> None:
     assert data.propensity[0] == kept.choice.propensity
 
 
+@pytest.mark.parametrize(
+    ("ordered", "reported", "is_kept"), [(1, 2, True), (2, 2, True), (3, 2, False), (-1, 2, False)]
+)
+def test_a_send_that_an_order_came_before_stays_in_training(
+    tmp_path: Path, ordered: int, reported: int, is_kept: bool
+) -> None:
+    """A send not made since its customer ordered first is an order after a send that cost nothing and arrived nowhere; the order must lie between decision and report."""
+    with in_process(tmp_path) as service:
+        answer = service.decisions.choose(ask("a", channels=["push"])).decision
+        told = [
+            happened("o", "order", NOW + ordered * HOUR, customer="anna"),
+            happened("n", "not_sent", NOW + reported * HOUR, decision_id=answer.context.decision_id),
+        ]
+        service.clock.move(3 * HOUR)
+        service.outcomes.report(told)
+        service.decisions.choose(ask("kept", customer="boris"))
+        service.clock.move(10 * DAY)
+        service.decisions.choose(ask("closing", customer="nobody"))
+
+        data = read_dataset(service.url, WINDOW)
+
+    assert len(data) == 1 + is_kept
+    assert data.cancelled.tolist() == [1.0] * is_kept + [0.0]
+    assert data.response.tolist() == [1.0] * is_kept + [0.0]
+    assert data.delivered.tolist() == [0.0] * is_kept + [1.0]
+    assert data.price[0] == 0
+
+
 def test_degraded_decisions_keep_their_propensity(tmp_path: Path) -> None:
     """The rule cascade decides with certainty, and that is what training sees."""
     with in_process(tmp_path) as service:

@@ -43,12 +43,13 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
        AND b.type IN ('order', 'store_purchase') AND b.occur_time > d.decide_time AND b.occur_time <= o.occur_time))
      AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated),
+     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated AND o.occur_time >= d.decide_time),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time <= d.decide_time + :window),
+     AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time >= d.decide_time
+     AND o.occur_time <= d.decide_time + :window),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('seen', 'opened', 'clicked', 'unsubscribe', 'complaint') AND NOT o.machine_generated
-     AND o.occur_time <= d.decide_time + :window),
+     AND o.occur_time >= d.decide_time AND o.occur_time <= d.decide_time + :window),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'),
   d.send_time, d.customer_key, d.context, NOT d.trainable
 FROM decisions d
@@ -265,23 +266,18 @@ def _check_excluded(features: Iterable[dict[str, FeatureValue]], exclude: Sequen
             raise LogUnusable(f"the log has no feature {name} to leave out; it has {', '.join(sorted(seen))}")
 
 
-def find_columns(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str] = ()) -> tuple[Column, ...]:
+def find_columns(features: Sequence[dict[str, FeatureValue]], exclude: Sequence[str] = ()) -> tuple[Column, ...]:
     """Return the columns of a log: those of the feature list, then the callers' own by name.
 
-    A feature of the callers is a category where any of its values is text. Categories seen less than 5 times are left out, so that
-    the model learns what an unseen one does.
+    A feature of the callers is a category where any of its values is text; numbers among them are categories too. Categories seen less
+    than 5 times are left out, so that the model learns what an unseen one does.
     """
-    counts: dict[str, Counter[str]] = {}
-    texts: set[str] = set()
-    seen: set[str] = set()
+    seen = {name for values in features for name in values}
+    texts = {name for values in features for name, value in values.items() if isinstance(value, str)}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in texts}
     for values in features:
-        for name, value in values.items():
-            seen.add(name)
-            feature = BUILT_IN.get(name)
-            if isinstance(value, str):
-                texts.add(name)
-            if isinstance(value, str) or (feature is not None and feature.kind == "category"):
-                counts.setdefault(name, Counter())[category_name(value)] += 1
+        for name in values.keys() & texts:
+            counts[name][category_name(values[name])] += 1
     names = [f.name for f in FEATURES if f.name in seen] + sorted(n for n in seen if n.startswith(CUSTOM_PREFIX))
     columns: list[Column] = []
     for name in names:

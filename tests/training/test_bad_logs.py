@@ -206,7 +206,15 @@ def happening(kind: str, after: timedelta, *, machine_generated: bool = False) -
 CONTRADICTIONS: dict[str, tuple[list[LoggedOutcome], dict[str, float]]] = {
     "order before the send": ([happening("order", HOUR)], {"response": 1, "value": 900}),
     "order before the decision": ([happening("order", -SECOND)], {"response": 0, "value": 0}),
-    "seen before the decision": ([happening("seen", -SECOND)], {"seen": 1}),
+    "seen and clicked before the decision": (
+        [happening("seen", -SECOND), happening("clicked", -SECOND)],
+        {"seen": 0, "clicked": 0},
+    ),
+    "seen before the decision and again after it": (
+        [happening("seen", -SECOND), happening("seen", 4 * HOUR)],
+        {"seen": 1, "seen_hours": 1},
+    ),
+    "unsubscribed before the decision": ([happening("unsubscribe", -SECOND)], {"seen": 0, "unsubscribed": 0}),
     "delivered and undelivered": (
         [happening("delivered", HOUR), happening("undelivered", 2 * HOUR)],
         {"seen": 0, "response": 0},

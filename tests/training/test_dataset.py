@@ -361,6 +361,18 @@ def test_a_feature_with_any_text_is_a_category() -> None:
     assert {column.name: column.kind for column in columns} == {"x.n": "number", "x.t": "number", "x.m": "category"}
 
 
+def test_numbers_among_texts_are_categories() -> None:
+    """A size that is sometimes a number keeps that number as a category, spelled as serving spells it; rare ones are left out."""
+    rows: list[dict[str, FeatureValue]] = [{"x.size": 42.0}] * 5
+    rows += [{"x.size": "XL"}] * 5
+    rows += [{"x.size": True}] * 4
+
+    (size,) = find_columns(rows)
+
+    assert size.categories == ("42", "XL")
+    assert Encoder([size]).encode_values({"x.size": 42.0}).tolist() == [0.0]
+
+
 def varied(count: int = 6) -> list[LoggedDecision]:
     """Decisions of which feature and channel vary."""
     return [

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from models.eligibility import find_eligible
 from models.record import from_micros
 from service import customers
 from service.store.store import Store
@@ -60,6 +61,22 @@ def write(plan: LogPlan, path: Path, truth_path: Path | None = None) -> Made:
 def query(path: Path, statement: str) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute(statement).fetchall()
+
+
+def test_decisions_without_a_choice_are_not_learned_from(made: Made, world: World, folder: Path) -> None:
+    """Where no channel was eligible nothing was chosen, and training leaves the decision out, as it does with the service's own."""
+    result = world.run(Uniform(world.rules, PLAN.steps))
+    nothing = {
+        (s.context.decision_id, s.context.step)
+        for s in result.steps
+        if not find_eligible(s.context, world.rules).eligible
+    }
+
+    left_out = query(folder / "log.db", "SELECT decision_id, step FROM decisions WHERE NOT trainable")
+
+    not_sent = {(o.decision_id, o.step) for o in result.outcomes if o.type == "not_sent"}
+    assert nothing
+    assert set(left_out) == nothing | not_sent
 
 
 def test_the_log_is_that_of_a_run(made: Made, world: World, folder: Path) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from models.eligibility import find_eligible
+from models.features import NO_SEND
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key
 from training.world.clock import HALF_HOUR, to_time
 from training.world.people import Population
@@ -67,4 +69,12 @@ def _logged(world: World, hashes: Sequence[bytes], step: Step, outcomes: Sequenc
         price_micros=step.price_micros,
         policy="uniform",
         outcomes=tuple(outcomes),
+        trainable=_had_choice(world, step),
     )
+
+
+def _had_choice(world: World, step: Step) -> bool:
+    """Tell whether there was anything to choose from; only a certain no send may have been for want of it."""
+    if step.reply.action.channel != NO_SEND or step.reply.propensity < 1:
+        return True
+    return bool(find_eligible(step.context, world.rules).eligible)

@@ -8,8 +8,8 @@ Each send is a set of small trials. A trial of a stage has an expectation e by t
                   over an hour after the group, so that a caller has time to report
     click         one trial when it was noticed, over within two hours
     unsubscribe   one trial when it was noticed, over within two hours
-    order         one trial when it was clicked, over after the window of orders; any order of the customer counts, whatever it is credited to,
-                  as it does in training
+    order         one trial when it was clicked within the window in which the bundle was taught to look for orders, over at its end; any order
+                  of the customer from the click on counts, whatever it is credited to, as it does in training
 
 Sums of o and e by stage, channel, kind of message, step (1, or 2 for later ones) and hour in which the trials were over are sufficient. They are integers of
 millionths, so that those of several replicas add up to the same whatever their order. For what is true at time t, sums of earlier hours h count
@@ -46,6 +46,7 @@ SETTLE_HOURS = 2
 LATER_STEP = 2
 """Stands for this step and all later ones."""
 ORDER_HOURS = 72
+"""The window of orders, from the decision, of bundles that do not say theirs; in forecasts that do not, from the click."""
 UNIT = 1_000_000
 _HALF_LIFE_HOURS = 24.0 * 14
 _STRENGTH = {DELIVER: 20.0, NOTICE: 20.0, CLICK: 20.0, ORDER: 20.0, UNSUBSCRIBE: 20.0}
@@ -76,6 +77,8 @@ class Forecast:
     order: tuple[float, ...]
     """P(order | clicked within the group)."""
     unsubscribe: float
+    order_until: int | None = None
+    """The last hour in which an order counts: the end of the window in which training looked for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,10 @@ class Happenings:
 
 
 def happenings(
-    outcomes: Iterable[tuple[str, int]], others: Iterable[tuple[str, int]] = (), orders: Iterable[int] = ()
+    outcomes: Iterable[tuple[str, int]],
+    others: Iterable[tuple[str, int]] = (),
+    orders: Iterable[int] = (),
+    order_until: int | None = None,
 ) -> Happenings:
     """Return what is known of one send; NOT_SENT counts for nothing where SENT came too.
 
@@ -103,6 +109,7 @@ def happenings(
     outcomes : of this send, as (type, hour since 1970), without those that machines made.
     others : likewise of the other sends of its message.
     orders : hours since 1970 in which the customer ordered, whatever the orders are credited to.
+    order_until : as the send's forecast has it.
     """
     first: dict[str, int] = {}
     for kind, hour in outcomes:
@@ -113,7 +120,8 @@ def happenings(
         is_undelivered="undelivered" in first,
         noticed_hour=min((first[kind] for kind in _NOTICES if kind in first), default=None),
         clicked_hour=clicked,
-        is_ordered=clicked is not None and any(clicked <= hour <= clicked + ORDER_HOURS for hour in orders),
+        is_ordered=clicked is not None
+        and any(clicked <= hour <= orders_until(clicked, order_until) for hour in orders),
         is_unsubscribed="unsubscribe" in first or "complaint" in first,
         ended_hour=min((hour for kind, hour in others if kind in REACTIONS), default=None),
     )
@@ -143,6 +151,11 @@ class Sums:
 
     def __sub__(self, other: "Sums") -> "Sums":
         return Sums(self.observed - other.observed, self.expected - other.expected)
+
+
+def orders_until(clicked_hour: int, order_until: int | None) -> int:
+    """Return the last hour in which an order counts for a click, where a forecast says this of it."""
+    return clicked_hour + ORDER_HOURS if order_until is None else order_until
 
 
 Trials = dict[tuple[str, int], Sums]
@@ -180,8 +193,10 @@ def trials(forecast: Forecast, happened: Happenings) -> Trials:
     add(CLICK, noticed + SETTLE_HOURS, float(happened.clicked_hour is not None), forecast.click[place])
     if happened.clicked_hour is None:
         add(UNSUBSCRIBE, noticed + SETTLE_HOURS, float(happened.is_unsubscribed), forecast.unsubscribe)
-    else:
-        add(ORDER, max(happened.clicked_hour, noticed) + ORDER_HOURS, float(happened.is_ordered), forecast.order[place])
+        return found
+    until = orders_until(max(happened.clicked_hour, noticed), forecast.order_until)
+    if happened.clicked_hour <= until:
+        add(ORDER, until, float(happened.is_ordered), forecast.order[place])
     return found
 
 

@@ -33,7 +33,7 @@ from pydantic import ConfigDict, Field
 
 from models.booster import Booster
 from models.context import Context
-from models.correction import GROUP_EDGES, Forecast
+from models.correction import GROUP_EDGES, ORDER_HOURS, Forecast
 from models.features import Action, Column, Encoder, is_of_context
 from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week
 from models.stage import Design, Scaling, linear_scores, sums_by_channel
@@ -139,6 +139,8 @@ class FunnelDescription:
     interest_deviation: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
     """sigma."""
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    window_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = float(ORDER_HOURS)
+    """How long after a decision orders were looked for."""
     notes: dict[str, str] = field(default_factory=dict)
     """For people: which stages had too little data, and what stands in for them."""
 
@@ -300,6 +302,7 @@ class FunnelModel:
                 click=click,
                 weights=weights_alone,
                 order=order_score,
+                window_hours=self.description.window_hours,
             ),
         )
 
@@ -565,6 +568,7 @@ class Forecasts:
     """Of the nodes, given what was made before, shape (Z,)."""
     order: FloatArray
     """Score of an order by cell, shape (n, G)."""
+    window_hours: float
 
     def of_send(self, row: int) -> Forecast:
         """Return the forecast of one send."""
@@ -589,6 +593,7 @@ class Forecasts:
             click=tuple(round(p, 6) for _, p, _ in found),
             order=tuple(round(p, 6) for _, _, p in found),
             unsubscribe=round(float(self.stages.leave[channel]), 6),
+            order_until=math.floor(grid.now + self.window_hours),
         )
 
 

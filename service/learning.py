@@ -15,7 +15,6 @@ from pydantic import ConfigDict, TypeAdapter
 
 from models.context import Mode, Verdict
 from models.correction import (
-    ORDER_HOURS,
     ORDERS,
     REACTIONS,
     Cell,
@@ -30,6 +29,7 @@ from models.correction import (
     epoch_hour,
     factors_of,
     happenings,
+    orders_until,
 )
 from models.decide import Decision
 from service.store.store import DecisionRow, OutcomeRow, Reader, Store, Unit
@@ -93,14 +93,14 @@ def book(unit: Unit, decision: Decision, row: DecisionRow) -> None:
 def learn(unit: Unit, row: OutcomeRow, steps: Sequence[DecisionRow]) -> None:
     """Add what is known by an outcome that was stored, or adopted, in this unit; `steps` are those of its decision, if it has one.
 
-    An order counts for every send that its customer clicked in the window before it. A reaction to one send ends the trials of the others of
+    An order counts for every send that its customer clicked before it, within the window in which the send's bundle looks for orders. A reaction to one send ends the trials of the others of
     its message. All but orders must have happened within the attribution window.
     """
     if row.machine_generated:
         return
     if row.type in ORDERS:
         hour = row.occur_time // _HOUR_MICROS
-        for decision_id, step in unit.list_clicked(row.customer_key, *_span(hour - ORDER_HOURS, hour)):
+        for decision_id, step in unit.list_clicked(row.customer_key, *_span(hour - KEPT_HOURS, hour)):
             clicked = unit.find_step(decision_id, step)
             if clicked is not None:
                 _change(unit, clicked, unit.list_outcomes(decision_id), row.event_id)
@@ -153,9 +153,9 @@ def _happened(
     orders: list[int] = []
     if clicked is not None:
         for key in keys or (send.customer_key,):
-            found = reader.list_orders(key, *_span(clicked, clicked + ORDER_HOURS))
+            found = reader.list_orders(key, *_span(clicked, orders_until(clicked, send.forecast.order_until)))
             orders += [moment // _HOUR_MICROS for event_id, moment in found if event_id != without]
-    return happenings(own, others, orders)
+    return happenings(own, others, orders, order_until=send.forecast.order_until)
 
 
 def _span(first: int, last: int) -> tuple[int, int]:

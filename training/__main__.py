@@ -348,9 +348,13 @@ def _train(options: argparse.Namespace) -> None:
     from training.registry import MlflowRegistry
 
     window = timedelta(hours=options.window_hours)
-    data = read_dataset(options.log, window, options.until, options.exclude, options.as_of)
+    data = read_dataset(options.log, window, options.until, options.exclude, options.as_of, with_early=True)
     for doubt in find_doubts(data):
         print(f"note: {doubt}")
+    if data.early is not None:
+        print(
+            f"{len(data.early)} decisions with an open window teach what was seen and clicked so far, and nothing of orders"
+        )
     hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
     fitted = fit(data, hyper, options.log)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)

@@ -1,7 +1,8 @@
 """Training data out of a decision log: features as used when the decision was made, labels from what happened after.
 
 The label of a decision is whether its customer ordered within the window after it, through whatever channel and whatever the order
-was credited to: only so is no send a fair baseline. Decisions that are not trainable, or whose window is still open, are left out.
+was credited to: only so is no send a fair baseline. Decisions that are not trainable are left out, and those whose window is still open are kept
+apart: nobody knows yet whether an order follows, but what was seen and clicked so far is known, and for how long it was watched.
 
 A send that was not made since its customer had ordered before it stays in: a no send in the same place would have kept that order, so leaving
 these decisions out would take orders from sends alone, and the later a send the more of them.
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import FeatureValue
+from models.correction import REPORT_HOURS
 from models.errors import LogUnusable
 from models.features import BUILT_IN, CUSTOM_PREFIX, FEATURES, NO_SEND, Column, Encoder, category_name
 from models.record import features_from_json, from_micros, to_micros
@@ -43,20 +45,22 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
        AND b.type IN ('order', 'store_purchase') AND b.occur_time > d.decide_time AND b.occur_time <= o.occur_time))
      AND NOT o.machine_generated),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
-     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated AND o.occur_time >= d.decide_time),
+     AND o.type IN ('unsubscribe', 'complaint') AND NOT o.machine_generated
+     AND o.occur_time >= d.decide_time AND o.occur_time <= :as_of),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time >= d.decide_time
-     AND o.occur_time <= d.decide_time + :window),
+     AND o.occur_time <= min(d.decide_time + :window, :as_of)),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('seen', 'opened', 'clicked', 'unsubscribe', 'complaint') AND NOT o.machine_generated
-     AND o.occur_time >= d.decide_time AND o.occur_time <= d.decide_time + :window),
-  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'),
+     AND o.occur_time >= d.decide_time AND o.occur_time <= min(d.decide_time + :window, :as_of)),
+  EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'
+     AND o.occur_time <= :as_of),
   d.send_time, d.customer_key, d.context, NOT d.trainable
 FROM decisions d
 WHERE (d.trainable OR d.channel != :no_send AND EXISTS (SELECT 1 FROM outcomes n JOIN outcomes o ON o.customer_key = d.customer_key
      WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent' AND o.type IN ('order', 'store_purchase')
-     AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND NOT o.machine_generated))
-  AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :window <= :as_of
+     AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND n.occur_time <= :as_of AND NOT o.machine_generated))
+  AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :least <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
 """
 
@@ -101,12 +105,16 @@ class Dataset:
     customer: NDArray[np.str_]
     """Key of the person."""
     time_zone: NDArray[np.str_]
+    watched_hours: FloatArray
+    """How long after the decision its outcomes were read: the window, or less where it is still open."""
     active_hours: tuple[tuple[int, ...], ...]
     """Hours since 1970 in which the customer was active before the decision, as serving knew them."""
     digest: str
     """sha256 of all of the above; of who the customers are, only which decisions are of one."""
     window_hours: float = math.inf
     """How long after a decision its outcomes were read; sends late in the window were watched for less."""
+    early: "Dataset | None" = None
+    """The decisions whose window is still open, all later than these; their `response` and `value` are not known."""
 
     def __len__(self) -> int:
         return len(self.response)
@@ -118,6 +126,15 @@ class Dataset:
         return Dataset(
             columns=self.columns, digest=self.digest, active_hours=active, window_hours=self.window_hours, **arrays
         )
+
+    def with_early(self) -> "Dataset":
+        """Return these decisions, and after them those whose window is still open."""
+        if self.early is None:
+            return self
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(self.early, name)]) for name in _ARRAYS
+        }
+        return replace(self, early=None, active_hours=(*self.active_hours, *self.early.active_hours), **arrays)
 
 
 _ARRAYS = (
@@ -141,7 +158,9 @@ _ARRAYS = (
     "half_life_hours",
     "customer",
     "time_zone",
+    "watched_hours",
 )
+_REPORT = timedelta(hours=REPORT_HOURS)
 
 
 def read_dataset(
@@ -150,10 +169,13 @@ def read_dataset(
     until: datetime | None = None,
     exclude: Sequence[str] = (),
     as_of: datetime | None = None,
+    *,
+    with_early: bool = False,
 ) -> Dataset:
     """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out.
 
-    A window is closed where it ends by `as_of`, the time until which the log is complete: by default that of its newest entry.
+    A window is closed where it ends by `as_of`, the time until which the log is complete: by default that of its newest entry. With `with_early`
+    those of open windows are read too, as far as an hour before then, since what happened in that hour may not have been reported.
 
     Raises
     ------
@@ -173,19 +195,25 @@ def read_dataset(
         complete = newest if as_of is None else to_micros(as_of)
         span = window // timedelta(microseconds=1)
         limit = newest + 1 if until is None else to_micros(until)
-        parameters = {"window": span, "as_of": complete, "until": limit, "no_send": NO_SEND}
-        rows = connection.execute(_DECISIONS, parameters).fetchall()
+        least = min(span, _REPORT // timedelta(microseconds=1)) if with_early else span
+        values = {"window": span, "as_of": complete, "until": limit, "least": least, "no_send": NO_SEND}
+        rows = connection.execute(_DECISIONS, values).fetchall()
     finally:
         connection.close()
-    if not rows:
+    closed = sum(row[2] + span <= complete for row in rows)
+    if not closed:
         raise LogUnusable(
             f"no trainable decision of {path} has its window of {window} closed; its newest entry is of "
             f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
         )
-    return replace(_encode(rows, exclude), window_hours=window / timedelta(hours=1))
+    hours = window / timedelta(hours=1)
+    known = np.array([(complete - row[2]) / 3.6e9 - REPORT_HOURS for row in rows])
+    is_closed = np.arange(len(rows)) < closed
+    data = replace(_encode(rows, exclude, np.where(is_closed, hours, known)), window_hours=hours)
+    return data if closed == len(rows) else replace(data.take(is_closed), early=data.take(~is_closed))
 
 
-def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Dataset:
+def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str], watched_hours: FloatArray) -> Dataset:
     features = [features_from_json(str(row[7])) for row in rows]
     _check_excluded(features, exclude)
     columns = find_columns(features, exclude)
@@ -203,6 +231,7 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str]) -> Datas
         "seen": np.array([row[12] is not None for row in rows], dtype=np.float64),
         "delivered": np.array([not (row[13] or row[17]) for row in rows], dtype=np.float64),
         "cancelled": np.array([row[17] for row in rows], dtype=np.float64),
+        "watched_hours": watched_hours,
         **_times(rows),
     }
     propensity = numbers["propensity"]

@@ -1,7 +1,12 @@
 """Fitting the funnel of models.curves: a rare order learned from the denser things that lead to it.
 
 Each stage is learned where its data are dense: notice from all sends that arrived, click from those noticed, order from those clicked, organic
+<<<<<<< HEAD
 orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Who clicks orders more anyway, so the
+=======
+orders from decisions whose message cannot have worked (no send, or never noticed). Decisions whose window of orders is still open teach what is known of them
+early: notice, for as long as they were watched, click and unsubscribing where there has been time for it, and nothing of orders. Who clicks orders more anyway, so the
+>>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
 product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference that randomisation shows,
 drawn towards 1 where that difference is uncertain:
 
@@ -18,6 +23,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.correction import ORDER_HOURS, SETTLE_HOURS
 from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights, log_relevance
 from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
@@ -67,9 +73,13 @@ def fit_funnel(
     data: Dataset, is_later: BoolArray, hyper: Hyperparameters, progress: Callable[[str], None]
 ) -> FittedFunnel | None:
     """Fit a funnel; None, after saying which stage has too little, where the log cannot teach one."""
+    closed = np.arange(len(data) + (0 if data.early is None else len(data.early))) < len(data)
+    data = data.with_early()
+    is_later = np.append(is_later, np.ones(len(data) - len(is_later), dtype=bool))
     is_send = data.channel != NO_SEND
-    arrived = is_send & (data.delivered > 0)
-    noticed = arrived & (data.seen > 0)
+    sent = is_send & (closed | _is_settled(data, 0.0))
+    arrived = sent & (data.delivered > 0)
+    noticed = arrived & (data.seen > 0) & (closed | _is_settled(data, data.seen_hours))
     if noticed.sum() < _LEAST_NOTICED:
         progress(f"no funnel: {noticed.sum()} sends were seen or clicked, {_LEAST_NOTICED} are needed")
         return None
@@ -101,11 +111,16 @@ def fit_funnel(
         )
         order_rows = clicked
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
+<<<<<<< HEAD
     organic = fitting.stage("organic", data.response, ~order_rows, "logit", of_context=True)
+=======
+    unmoved = closed & (~is_send | (arrived & ~noticed))
+    organic = fitting.stage("organic", data.response, unmoved, "logit", of_context=True)
+>>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
     order = fitting.stage(
         "order",
         data.response,
-        order_rows,
+        order_rows & closed,
         "logit",
         relevance=_log_relevance_left(data, hours),
         prior_slope=1.0,
@@ -118,17 +133,22 @@ def fit_funnel(
         scaling=find_scaling(columns, matrix),
         rhythm=rhythm,
         lags=lags,
+<<<<<<< HEAD
         delivered=_delivered(data, is_send & (data.cancelled == 0)),
+=======
+        delivered=_delivered(data, sent),
+>>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
         stages={name: stage.weights for name, stage in stages.items()},
         interest_deviation=hyper.interest_deviation,
         scale=1.0,
+        window_hours=data.window_hours if np.isfinite(data.window_hours) else float(ORDER_HOURS),
         notes=dict(fitting.notes),
     )
-    whole = unroll(data, is_send, Rhythms(rhythm), to_expiry=True)
+    whole = unroll(data, is_send & closed, Rhythms(rhythm), to_expiry=True)
     effect = _effect(data, description, stages, whole, earlier=False)
-    description = replace(description, scale=_scale(data, is_send, effect))
+    description = replace(description, scale=_scale(data, is_send & closed, ~is_send & closed, effect))
     later = _effect(data, description, stages, whole, earlier=True) * description.scale
-    p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later]
+    p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later & closed]
     return FittedFunnel(
         description=description,
         texts={name: stage.text for name, stage in stages.items() if stage.text is not None},
@@ -326,12 +346,19 @@ def _fit_lags(data: Dataset, cells: Cells, channels: list[str], attention: Float
     return found
 
 
+def _is_settled(data: Dataset, hours: FloatArray | float) -> BoolArray:
+    """Tell of which sends there has been time to hear what followed at once something so many hours after the send."""
+    known_until = data.decide_time / 3.6e9 + data.watched_hours
+    found: BoolArray = data.send_hours + hours + SETTLE_HOURS <= known_until
+    return found
+
+
 def _delivered(data: Dataset, is_send: BoolArray) -> dict[str, float]:
     """Return P(delivered | send) by channel, drawn towards that of all."""
     overall = float(data.delivered[is_send].mean())
     rates = {}
     for channel in np.unique(data.channel[is_send]):
-        mine = data.delivered[data.channel == channel]
+        mine = data.delivered[is_send & (data.channel == channel)]
         rates[str(channel)] = float((mine.sum() + _PRIOR_SENDS * overall) / (len(mine) + _PRIOR_SENDS))
     return rates
 
@@ -363,13 +390,13 @@ def _effect(
     return found
 
 
-def _scale(data: Dataset, is_send: BoolArray, effect: FloatArray) -> float:
+def _scale(data: Dataset, is_send: BoolArray, is_none: BoolArray, effect: FloatArray) -> float:
     """Return the factor that fits the modelled effects of what was sent to the difference that randomisation shows."""
-    propensity = data.propensity[~is_send]
+    propensity = data.propensity[is_none]
     weight = (1 - propensity) / propensity
     if not weight.any():
         return 1.0
-    sent, none = data.response[is_send], data.response[~is_send]
+    sent, none = data.response[is_send], data.response[is_none]
     organic = float(np.average(none, weights=weight))
     difference = float(sent.mean()) - organic
     variance = float(sent.var() / len(sent) + np.sum((weight * (none - organic)) ** 2) / weight.sum() ** 2)

@@ -45,10 +45,10 @@ class Cells:
 def unroll(data: Dataset, used: NDArray[np.bool_], rhythms: Rhythms, *, to_expiry: bool = False) -> Cells:
     """Return the cells of the sends used, up to the message's expiry and no more than AGES hours after each; up to its notice, or all `to_expiry`.
 
-    A notice after that does not count: until then the send was not noticed. A send is watched until the window of its decision ends.
+    A notice after that does not count: until then the send was not noticed. A send is watched until the window of its decision ends, or as long as the log tells of it.
     """
     weeks = np.log(rhythms.of(count_activity(data)))
-    watched = np.inf if to_expiry else data.decide_time / 3.6e9 + data.window_hours
+    watched = np.inf if to_expiry else data.decide_time / 3.6e9 + data.watched_hours
     ends = np.minimum(data.expire_hours, watched)
     send: list[IntArray] = []
     age: list[IntArray] = []

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 
 from models.correction import (
     NOTICE,
+    ORDER_HOURS,
     Cell,
     Factor,
     Factors,
@@ -201,7 +202,7 @@ def known_of(events: Sequence[Outcome], decision_id: str, step: int, decide_time
             orders.append(epoch_hour(moment))
         elif event.decision_id == decision_id and not event.machine_generated and moment <= decide_time + 30 * DAY:
             (own if event.step == step else others).append((kind, epoch_hour(moment)))
-    return happenings(own, others, orders)
+    return happenings(own, others, orders, order_until=epoch_hour(decide_time) + ORDER_HOURS)
 
 
 def test_sums_are_those_of_all_that_is_known(service: Served) -> None:
@@ -267,7 +268,12 @@ def test_orders_of_who_turns_out_to_be_one_person_count(service: Served) -> None
     hour = epoch_hour(NOW)
 
     def known(orders: Sequence[int]) -> dict[Cell, Sums]:
-        return sums_of_send(service, clicked.decision_id, 1, happenings([("clicked", hour + 1)], orders=orders))
+        return sums_of_send(
+            service,
+            clicked.decision_id,
+            1,
+            happenings([("clicked", hour + 1)], orders=orders, order_until=hour + ORDER_HOURS),
+        )
 
     assert apart == known([])
     assert sums_of(service) == known([hour + 3])

@@ -353,6 +353,7 @@ def dataset_of(
         half_life_hours=np.full(n, np.inf) if half_life_hours is None else half_life_hours,
         customer=np.array([f"customer-{i}" for i in range(n)]),
         time_zone=np.full(n, "Europe/Moscow"),
+        watched_hours=np.full(n, np.inf),
         active_hours=((),) * n,
         digest=digest,
     )

@@ -53,7 +53,12 @@ def sends(
         lifetime_hours=changes.get("lifetime_hours", 48.0),
     )
     window = changes.get("window_hours", math.inf)
-    return replace(found, active_hours=((),) * n if active is None else tuple(active), window_hours=window)
+    return replace(
+        found,
+        active_hours=((),) * n if active is None else tuple(active),
+        window_hours=window,
+        watched_hours=np.full(n, window),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -156,6 +161,7 @@ def test_rates_are_not_biased_by_the_end_of_the_window() -> None:
         data,
         decide_time=data.decide_time - 60 * 3_600_000_000,
         window_hours=72.0,
+        watched_hours=np.full(SENDS, 72.0),
         seen_hours=np.where(data.seen_hours < 12, data.seen_hours, np.nan),
     )
     cells = unroll(late, np.ones(SENDS, dtype=bool), RHYTHMS)

@@ -159,6 +159,29 @@ def test_an_order_counts_within_the_window_after_the_click(orders: list[int], is
     assert happenings([("clicked", HOUR + 2)], orders=orders).is_ordered == is_ordered
 
 
+UNTIL = replace(FORECAST, order_until=HOUR + 24)
+"""Of a bundle that was taught with orders within a day of the decision."""
+
+
+@pytest.mark.parametrize(("after", "is_ordered"), [(1, False), (2, True), (24, True), (25, False)])
+def test_an_order_counts_within_the_window_that_the_bundle_was_taught_with(after: int, is_ordered: bool) -> None:
+    """Where a forecast says until when training looked for orders, so does its trial, and it is over then."""
+    happened = happenings([("clicked", HOUR + 2)], orders=[HOUR + after], order_until=UNTIL.order_until)
+
+    found = trials(UNTIL, happened)
+
+    assert {key: value for key, value in found.items() if key[0] == ORDER} == {
+        (ORDER, HOUR + 24): sums(is_ordered, 0.18)
+    }
+
+
+def test_a_click_after_the_window_is_no_trial_of_an_order() -> None:
+    """Training did not look at orders after the window, so that the bundle says nothing of them."""
+    happened = happenings([("clicked", HOUR + 25)], orders=[HOUR + 26], order_until=UNTIL.order_until)
+
+    assert ORDER not in {stage for stage, _ in trials(UNTIL, happened)}
+
+
 def test_a_notice_later_than_any_forecast_is_no_observation() -> None:
     """Of notices after 72 hours the bundle says nothing, so that neither do they of the bundle."""
     found = trials(FORECAST, happenings([("seen", HOUR + 72)]))

@@ -1,6 +1,7 @@
 """Response curves: what the formulas promise, and what happens at their edges."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -427,6 +428,15 @@ def test_zone_that_does_not_exist_is_refused() -> None:
     """Time zones are checked where they come in; one that gets here anyway is named."""
     with pytest.raises(ZoneInfoNotFoundError, match="Mars/Olympus"):
         draw(replace(CONTEXT, customer=replace(CUSTOMER, time_zone="Mars/Olympus")))
+
+
+@pytest.mark.parametrize(("window_hours", "until"), [(24.0, 24), (720.0, 720)])
+def test_forecast_says_until_when_training_looked_for_orders(window_hours: float, until: int) -> None:
+    """The window of orders is counted from the decision, whenever the send is."""
+    found = draw(lasting(48), [("push", 5.0)], model=funnel(window_hours=window_hours)).forecasts
+    assert found is not None
+
+    assert found.of_send(0).order_until == math.floor(hours_of(CONTEXT.decide_time)) + until
 
 
 def test_curves_kept_are_those_of_the_sends_kept() -> None:

@@ -356,7 +356,9 @@ class ServiceCore:
 
     def _known(self, decision_id: str, sent: "_Sent") -> Happenings:
         others = (o for other in self._sent[decision_id] if other is not sent for o in other.outcomes)
-        return happenings(sent.outcomes, others, self._orders.get(sent.customer_id, ()))
+        return happenings(
+            sent.outcomes, others, self._orders.get(sent.customer_id, ()), order_until=sent.forecast.order_until
+        )
 
     def _book(self, sent: "_Sent", before: Happenings | None, after: Happenings) -> None:
         if self._corrections is None or before == after:

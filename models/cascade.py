@@ -52,6 +52,8 @@ class Progress:
     last_wait: timedelta
     """How long the last step was to be waited for."""
     steps_made: int
+    deliver_until: datetime | None = None
+    """Until when the last step's delivery is waited for; None: it was confirmed, or its channel has no such time."""
 
 
 def stop_events(rules: Rules) -> tuple[Event, ...]:
@@ -141,9 +143,10 @@ def find_end(context: Context, rules: Rules, progress: Progress) -> CascadeEnd |
 
 
 def advance_time(progress: Progress) -> datetime:
-    """Return from when the next step may be decided: at once after a failed send, else when the last step's wait is over."""
+    """Return from when the next step may be decided: at once after a failed send, else when the last step's wait is over, or its delivery is overdue."""
     failed = [progress.events[event] for event in (Event.UNDELIVERED, Event.NOT_SENT) if event in progress.events]
-    return min([progress.last_send_time + progress.last_wait, *failed])
+    overdue = [] if progress.deliver_until is None else [progress.deliver_until]
+    return min([progress.last_send_time + progress.last_wait, *failed, *overdue])
 
 
 def first_events(seen: Iterable[tuple[Event, datetime]]) -> dict[Event, datetime]:

@@ -185,6 +185,8 @@ class Context:
     features: Mapping[str, FeatureValue] = field(default_factory=dict)
     tried: tuple[str, ...] = ()
     """Channels that earlier steps of this cascade used."""
+    overdue: tuple[str, ...] = ()
+    """Those of them whose delivery nobody confirmed in time: caps count their sends, plans expect nothing more of them."""
     paused: tuple[str, ...] = ()
     factors: Factors = field(default_factory=dict)
     """What has been learned since the bundle was trained, by stage and channel."""

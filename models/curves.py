@@ -652,7 +652,7 @@ def _logistic(x: FloatArray) -> FloatArray:
 
 
 def made_before(context: Context) -> tuple[Made, ...]:
-    """Return the sends of this message that were made, as contacts tell."""
+    """Return the sends of this message that were made, as contacts tell, but for those whose delivery is overdue."""
     return tuple(
         Made(
             channel=c.channel,
@@ -661,7 +661,7 @@ def made_before(context: Context) -> tuple[Made, ...]:
             is_clicked=c.click_time is not None,
         )
         for c in context.customer.contacts
-        if c.decision_id == context.decision_id
+        if c.decision_id == context.decision_id and c.channel not in context.overdue
     )
 
 

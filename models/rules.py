@@ -97,6 +97,8 @@ class ChannelRules:
     """What holds where neither the request nor the profile says anything of consent."""
     wait_minutes: Minutes = 240
     """How long the rule cascade waits for a response before its next step."""
+    delivery_ttl_minutes: Annotated[Minutes, Field(gt=0)] | None = None
+    """How long after a send the next step waits for DELIVERED; none: until UNDELIVERED is reported."""
     slip_minutes: Minutes = 15
     """How long after send_time a send is still as decided."""
     quiet_hours: QuietHours | Literal["default", "none"] = "default"
@@ -107,6 +109,10 @@ class ChannelRules:
     @property
     def wait(self) -> timedelta:
         return timedelta(minutes=self.wait_minutes)
+
+    @property
+    def delivery_ttl(self) -> timedelta | None:
+        return None if self.delivery_ttl_minutes is None else timedelta(minutes=self.delivery_ttl_minutes)
 
     @property
     def slip(self) -> timedelta:

@@ -11,7 +11,7 @@ from models.arbitrate import decide_together
 from models.budget import BudgetState
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
-from models.context import ChannelOption, Content, Context, Message, Mode, Verdict
+from models.context import ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
 from models.correction import Factors
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
 from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
@@ -24,7 +24,7 @@ from service.bundles import BundleHolder
 from service.clock import Clock
 from service.customers import Customers, Resolved, keep_person
 from service.learning import Learner
-from service.outcomes import adopt_parked, cascade_events, contact_of
+from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
@@ -328,6 +328,8 @@ class Decisions:
             options[channel.channel] = _option(channel, profile, self._rules)
         consenting = tuple(_still_consented(option, profile) for option in options.values())
         number = len(steps) + 1
+        awaited = self._awaited(steps, state)
+        overdue = [row.channel for row in steps if row.step in awaited and awaited[row.step] <= now]
         return replace(
             first,
             step=number,
@@ -337,6 +339,7 @@ class Decisions:
             options=consenting,
             seed=make_seed(steps[0].request_id, number),
             tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
+            overdue=tuple(overdue),
             paused=self._paused(),
             factors=self._factors(bundle, now, first.message.kind, number, options),
             reserved=(),
@@ -356,7 +359,14 @@ class Decisions:
             last_send_time=sent[-1] if sent else from_micros(last.send_time or last.decide_time),
             last_wait=_last_wait(last, self._rules),
             steps_made=len(steps),
+            deliver_until=self._awaited(steps, context.customer).get(last.step),
         )
+
+    def _awaited(self, steps: Sequence[DecisionRow], state: CustomerState) -> dict[int, datetime]:
+        """Return until when delivery is waited for, by step of a message."""
+        name = steps[0].decision_id
+        outcomes = self._store.read(lambda reader: reader.list_outcomes(name))
+        return deliveries_awaited(outcomes, [c for c in state.contacts if c.decision_id == name], self._rules)
 
     def _factors(self, bundle: Bundle | None, now: datetime, kind: str, step: int, channels: Iterable[str]) -> Factors:
         """Return what has been learned since the bundle was trained, as far as the rules let it count."""

@@ -1,12 +1,13 @@
 """Use case: what happened after decisions, late, twice, out of order or before the decision is known."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from models.cascade import Event
+from models.context import Contact
 from models.errors import AlreadyExists
 from models.record import from_micros, to_micros
 from models.rules import Rules
@@ -28,6 +29,10 @@ EVENTS = {
     "unsubscribe": Event.UNSUBSCRIBED,
     "complaint": Event.UNSUBSCRIBED,
 }
+
+
+ARRIVED = frozenset({"delivered", "seen", "opened", "clicked", "unsubscribe", "complaint"})
+"""What says that a message arrived, whoever opened it."""
 
 
 class Status(StrEnum):
@@ -194,6 +199,22 @@ def cascade_events(reader: Reader, decision: DecisionRow, first: DecisionRow) ->
             continue
         found.append((event, row.occur_time))
     found.extend((Event.ORDERED, t) for t in reader.list_purchases(decision.customer_key, first.decide_time - 1))
+    return found
+
+
+def deliveries_awaited(
+    outcomes: Iterable[OutcomeRow], contacts: Iterable[Contact], rules: Rules
+) -> dict[int, datetime]:
+    """Return until when delivery is waited for, by step, of the sends of a message of which nobody said yet that they arrived.
+
+    It is counted from SENT, or else from the latest moment at which the send was to be made.
+    """
+    arrived = {row.step for row in outcomes if row.type in ARRIVED}
+    found = {}
+    for contact in contacts:
+        channel = rules.channels.get(contact.channel)
+        if channel is not None and channel.delivery_ttl is not None and contact.step not in arrived:
+            found[contact.step] = contact.end + channel.delivery_ttl
     return found
 
 

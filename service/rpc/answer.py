@@ -108,7 +108,11 @@ def _cascade(answer: Answer, rules: Rules) -> pb.Cascade:
         )
         added.wait.FromTimedelta(step.wait)
     if len(steps) > 1:
-        found.advance_time.CopyFrom(stamp(steps[0].not_before + steps[0].wait))
+        advance_time = steps[0].not_before + steps[0].wait
+        found.advance_time.CopyFrom(stamp(advance_time))
+        slot, ttl = answer.decision.choice.slot, rules.channels[steps[0].channel].delivery_ttl
+        if slot is not None and ttl is not None and slot.end + ttl < advance_time:
+            found.delivery_deadline_time.CopyFrom(stamp(slot.end + ttl))
     return found
 
 

@@ -131,6 +131,15 @@ def test_made_before_reads_clicks_and_leaves_other_messages_out() -> None:
     assert made_before(context) == (made("push", -3, -1, is_clicked=True),)
 
 
+def test_made_before_leaves_out_what_is_overdue() -> None:
+    """A send whose delivery nobody confirmed in time may not have arrived; plans expect nothing of it."""
+    mine = contact(NOW - 3 * HOUR, decision_id="decision-1")
+    context = replace(with_contacts(mine), tried=("push",), overdue=("push",))
+
+    assert made_before(context) == ()
+    assert made_before(replace(context, overdue=("email",))) == (made("push", -3),)
+
+
 def test_no_half_life_means_no_decay() -> None:
     """Without a half-life a send is worth the same whenever it is made; with one, waiting costs."""
     model = funnel({"click": stage(-1.0, relevance=(0.5, 0, 0, 0, 0)), "order": stage(-0.5, (1.0, 0, 0, 0, 0))})

@@ -81,6 +81,12 @@ def test_smallest_file_parses() -> None:
         ("paid = false", "images = false", "channels.push.paid", "required"),
         ("paid = false", "paid = false\nunsubscribe_rate = 1.5", "channels.push.unsubscribe_rate", "1"),
         ("paid = false", "paid = false\nslip_minutes = -1", "channels.push.slip_minutes", "0"),
+        (
+            "paid = false",
+            "paid = false\ndelivery_ttl_minutes = 0",
+            "channels.push.delivery_ttl_minutes",
+            "greater than 0",
+        ),
         ("paid = false", "paid = false\nwait_minutes = inf", "channels.push.wait_minutes", ""),
         ("paid = false", 'paid = false\nquiet_hours = "never"', "channels.push.quiet_hours", "'none'"),
         (

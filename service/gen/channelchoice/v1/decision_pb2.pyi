@@ -230,7 +230,7 @@ class _CascadeEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CascadeE
     CASCADE_EVENT_IGNORED: _CascadeEvent.ValueType  # 1
     """Nothing was seen of the customer until the wait was over."""
     CASCADE_EVENT_UNDELIVERED: _CascadeEvent.ValueType  # 2
-    """The provider reported that the message did not arrive."""
+    """The provider reported that the message did not arrive, or nobody reported within the channel's delivery_ttl_minutes that it did."""
     CASCADE_EVENT_NOT_SENT: _CascadeEvent.ValueType  # 3
     """The message was not sent after all."""
     CASCADE_EVENT_ORDERED: _CascadeEvent.ValueType  # 4
@@ -248,7 +248,7 @@ CASCADE_EVENT_UNSPECIFIED: CascadeEvent.ValueType  # 0
 CASCADE_EVENT_IGNORED: CascadeEvent.ValueType  # 1
 """Nothing was seen of the customer until the wait was over."""
 CASCADE_EVENT_UNDELIVERED: CascadeEvent.ValueType  # 2
-"""The provider reported that the message did not arrive."""
+"""The provider reported that the message did not arrive, or nobody reported within the channel's delivery_ttl_minutes that it did."""
 CASCADE_EVENT_NOT_SENT: CascadeEvent.ValueType  # 3
 """The message was not sent after all."""
 CASCADE_EVENT_ORDERED: CascadeEvent.ValueType  # 4
@@ -478,6 +478,7 @@ class Cascade(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     ADVANCE_TIME_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    DELIVERY_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     end: Global___CascadeEnd.ValueType
     """Why the cascade ended. Unset while it runs."""
     @_builtins.property
@@ -488,16 +489,23 @@ class Cascade(_message.Message):
     def advance_time(self) -> _timestamp_pb2.Timestamp:
         """When to call AdvanceCascade for the next step. Unset where there is none."""
 
+    @_builtins.property
+    def delivery_deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """Call AdvanceCascade at once where neither DELIVERED nor anything later has been seen of the decided step by then. Counted from the end of the
+        send window; SENT moves it with itself. Unset where the channel's rules have no delivery_ttl_minutes, or advance_time comes first.
+        """
+
     def __init__(
         self,
         *,
         steps: _abc.Iterable[Global___CascadeStep] | None = ...,
         advance_time: _timestamp_pb2.Timestamp | None = ...,
         end: Global___CascadeEnd.ValueType = ...,
+        delivery_deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_time", b"advance_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_time", b"advance_time", "delivery_deadline_time", b"delivery_deadline_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_time", b"advance_time", "end", b"end", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_time", b"advance_time", "delivery_deadline_time", b"delivery_deadline_time", "end", b"end", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,11 @@ class Design:
             found.extend([2 + place] * size)
         return np.array(found, dtype=np.intp)
 
+    def names(self, columns: Sequence[Column]) -> tuple[str, ...]:
+        """Return of which column each entry of f tells, empty of the constant; shape (width,)."""
+        indices = [*self._numbers, *self._gaps, *np.repeat(self._categories, self._sizes)]
+        return ("", *(columns[i].name for i in indices))
+
     def channel_codes(self, matrix: FloatArray) -> NDArray[np.intp]:
         """Return the place of each row's channel, -1 for an unknown one or none; shape (n,)."""
         if self._channel is None:

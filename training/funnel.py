@@ -1,12 +1,9 @@
 """Fitting the funnel of models.curves: a rare order learned from the denser things that lead to it.
 
 Each stage is learned where its data are dense: notice from all sends that arrived, click from those noticed, order from those clicked, organic
-<<<<<<< HEAD
-orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Who clicks orders more anyway, so the
-=======
-orders from decisions whose message cannot have worked (no send, or never noticed). Decisions whose window of orders is still open teach what is known of them
-early: notice, for as long as they were watched, click and unsubscribing where there has been time for it, and nothing of orders. Who clicks orders more anyway, so the
->>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
+orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Decisions whose
+window of orders is still open teach what is known of them early: notice, for as long as they were watched, click and unsubscribing where there
+has been time for it, and nothing of orders. Who clicks orders more anyway, so the
 product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference that randomisation shows,
 drawn towards 1 where that difference is uncertain:
 
@@ -27,7 +24,7 @@ from models.correction import ORDER_HOURS, SETTLE_HOURS
 from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights, log_relevance
 from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
-from models.stage import Design
+from models.stage import Design, Scaling
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
 from training.lag import Cells, exposures, fit_lag, hazards, noticed_by_cell, unroll
@@ -45,6 +42,24 @@ _PRIOR_DEVIATION = 0.2
 _MOST_SCALE = 3.0
 _CERTAIN = 12.0
 _PRIOR_SENDS = 50.0
+_FEW_EVENTS = 300
+"""Refusals fewer than this are explained by message and contacts alone."""
+_OF_REFUSALS = frozenset(
+    {
+        "channel",
+        "message_kind",
+        "category",
+        "journey_stage",
+        "step",
+        "contacts_1d",
+        "contacts_7d",
+        "contacts_30d",
+        "channel_contacts_30d",
+        "hours_since_contact",
+    }
+)
+_TIRING, _TIRED = "contacts_7d", 0.5
+"""Refusals are taken to grow with this power of one more than the contacts of a week, until the log says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +100,11 @@ def fit_funnel(
         return None
     kept = [i for i, c in enumerate(data.columns) if not _is_of_time(c.name)]
     columns, matrix = tuple(data.columns[i] for i in kept), np.ascontiguousarray(data.matrix[:, kept])
-    design = Design(columns, find_scaling(columns, matrix))
-    fitting = _Fitting(data=data, matrix=matrix, design=design, is_later=is_later, hyper=hyper, progress=progress)
+    scaling = find_scaling(columns, matrix)
+    design = Design(columns, scaling)
+    fitting = _Fitting(
+        data=data, matrix=matrix, design=design, scaling=scaling, is_later=is_later, hyper=hyper, progress=progress
+    )
     rhythm = fit_rhythms(data, hyper.seed)
     cells = unroll(data, arrived, Rhythms(rhythm))
     in_time: FloatArray = np.bincount(cells.send, cells.is_noticed, minlength=len(data)).astype(np.float64)
@@ -111,12 +129,7 @@ def fit_funnel(
         )
         order_rows = clicked
     hours = np.where(np.isnan(data.clicked_hours), data.seen_hours, data.clicked_hours)
-<<<<<<< HEAD
-    organic = fitting.stage("organic", data.response, ~order_rows, "logit", of_context=True)
-=======
-    unmoved = closed & (~is_send | (arrived & ~noticed))
-    organic = fitting.stage("organic", data.response, unmoved, "logit", of_context=True)
->>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
+    organic = fitting.stage("organic", data.response, closed & ~order_rows, "logit", of_context=True)
     order = fitting.stage(
         "order",
         data.response,
@@ -126,18 +139,14 @@ def fit_funnel(
         prior_slope=1.0,
         organic=organic.scores,
     )
-    unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit")
+    unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit", is_tiring=True)
     stages = dict(zip(STAGES, (notice, click, order, organic, unsubscribe), strict=True))
     description = FunnelDescription(
         columns=columns,
-        scaling=find_scaling(columns, matrix),
+        scaling=scaling,
         rhythm=rhythm,
         lags=lags,
-<<<<<<< HEAD
-        delivered=_delivered(data, is_send & (data.cancelled == 0)),
-=======
-        delivered=_delivered(data, sent),
->>>>>>> ca81a79 (Learn from open windows what is known early, and look for orders in the bundle's own window)
+        delivered=_delivered(data, sent & (data.cancelled == 0)),
         stages={name: stage.weights for name, stage in stages.items()},
         interest_deviation=hyper.interest_deviation,
         scale=1.0,
@@ -166,11 +175,12 @@ class _Fitting:
         data: Dataset,
         matrix: FloatArray,
         design: Design,
+        scaling: Scaling,
         is_later: BoolArray,
         hyper: Hyperparameters,
         progress: Callable[[str], None],
     ) -> None:
-        self._data, self._matrix, self._design = data, matrix, design
+        self._data, self._matrix, self._design, self._scaling = data, matrix, design, scaling
         self._is_later, self._hyper, self._progress = is_later, hyper, progress
         self.notes: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
@@ -184,9 +194,11 @@ class _Fitting:
         extra: FloatArray | None = None,
         offset: FloatArray | None = None,
         matrix: FloatArray | None = None,
+        begin: FloatArray | None = None,
+        only: BoolArray | None = None,
     ) -> LinearFit:
         matrix = self._matrix if matrix is None else matrix
-        return fit_linear(self._design, matrix, label, used, self._is_later, link, exposure, extra, offset)
+        return fit_linear(self._design, matrix, label, used, self._is_later, link, exposure, extra, offset, begin, only)
 
     def note(self, stage: str, text: str) -> None:
         """Say what a stage lacks and what stands in for it."""
@@ -218,8 +230,12 @@ class _Fitting:
         prior_slope: float = 0.0,
         organic: FloatArray | None = None,
         of_context: bool = False,
+        is_tiring: bool = False,
     ) -> _Stage:
-        """Fit a stage on the rows used: linear, then trees where they help; a constant where there is too little."""
+        """Fit a stage on the rows used: linear, then trees where they help; a constant where there is too little.
+
+        One that `is_tiring` is drawn towards growing with contacts, and where it has few events looks at nothing but message and contacts.
+        """
         events = (
             min(float(label[used].sum()), float((1 - label[used]).sum()))
             if link == "logit"
@@ -249,8 +265,14 @@ class _Fitting:
         if organic is not None and np.ptp(organic[used]) > 1e-6:
             extras.append(organic)
         extra = np.stack(extras, axis=1) if extras else None
-        linear = self.linear(label, used, link, exposure, extra, offset, matrix)
-        text, scores, earlier_scores = self._boost(matrix, label, used, link, exposure, linear)
+        is_thin = is_tiring and events < _FEW_EVENTS
+        begin, only = self._tiring() if is_tiring else None, self._of_refusals() if is_thin else None
+        linear = self.linear(label, used, link, exposure, extra, offset, matrix, begin, only)
+        text, scores, earlier_scores = (
+            (None, linear.scores, linear.earlier_scores)
+            if is_thin
+            else self._boost(matrix, label, used, link, exposure, linear)
+        )
         exposures_ = np.ones(len(label)) if exposure is None else exposure
         before = loss(link, linear.earlier_scores[later], label[later], exposures_[later])
         after = loss(link, earlier_scores[later], label[later], exposures_[later])
@@ -277,6 +299,17 @@ class _Fitting:
             earlier_scores=earlier_scores - decay,
             relevance=slope,
         )
+
+    def _tiring(self) -> FloatArray:
+        """Return the weights that a stage begins with which grows with contacts, shape (width,)."""
+        names, columns = self._design.names(self._columns), [c.name for c in self._columns]
+        found = np.zeros(len(names))
+        if _TIRING in columns:
+            found[names.index(_TIRING)] = _TIRED * self._scaling.deviations[columns.index(_TIRING)]
+        return found
+
+    def _of_refusals(self) -> BoolArray:
+        return np.array([name == "" or name in _OF_REFUSALS for name in self._design.names(self._columns)])
 
     @property
     def _columns(self) -> tuple[Column, ...]:

@@ -78,18 +78,24 @@ def fit_linear(
     exposure: FloatArray | None = None,
     extra: FloatArray | None = None,
     offset: FloatArray | None = None,
+    begin: FloatArray | None = None,
+    only: BoolArray | None = None,
 ) -> LinearFit:
     """Fit the linear part on the rows used; arrays have shape (n,), `matrix` (n, columns).
 
-    `extra`, shape (n, e), are more columns of f, whose weights for all channels are free. `offset` is added to the scores.
+    `extra`, shape (n, e), are more columns of f, whose weights for all channels are free. `offset` is added to the scores. Weights for all
+    channels are drawn towards `begin`, shape (width,), by default 0; where `only`, of the same shape, is false they are 0.
     """
     base, codes = design.base(matrix), design.channel_codes(matrix)
+    begin = np.zeros(design.width) if begin is None else begin
+    if only is not None:
+        base, begin = np.where(only, base, 0.0), np.where(only, begin, 0.0)
     groups = design.groups()
     if extra is not None:
         base = np.hstack([base, extra])
         groups = np.concatenate([groups, np.full(extra.shape[1], -1)])
     exposure = np.ones(len(label)) if exposure is None else exposure
-    offset = np.zeros(len(label)) if offset is None else offset
+    offset = (np.zeros(len(label)) if offset is None else offset) + base[:, : design.width] @ begin
 
     def solve(rows: BoolArray) -> FloatArray:
         problem = _Problem(
@@ -105,8 +111,10 @@ def fit_linear(
         return problem.solve()
 
     final, earlier = solve(used), solve(used & ~is_later)
+    weights = final.copy()
+    weights[0, : design.width] += begin
     return LinearFit(
-        weights=final,
+        weights=weights,
         scores=linear_scores(final, base, codes) + offset,
         earlier_scores=linear_scores(earlier, base, codes) + offset,
     )

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from models.features import Column
-from models.stage import Design
+from models.stage import Design, linear_scores
 from training.linear import LinearFit, Link, _Problem, find_scaling, fit_linear, loss
 
 FloatArray = NDArray[np.float64]
@@ -72,6 +72,38 @@ def test_group_that_says_nothing_is_shrunk_away() -> None:
     noise = 1 / np.sqrt(N / 8 * expit(-2.0) * (1 - expit(-2.0)))
     assert np.sqrt(np.mean(cities**2)) < 0.4 * noise
     assert found.weights[0, 1] == pytest.approx(0.8, abs=0.15)
+
+
+def test_weights_are_drawn_towards_where_they_begin() -> None:
+    """Sixty rows that do not contradict a slope leave it where it begins; twenty thousand put it where they say, wherever it began."""
+
+    def slope(n: int, begin: float) -> float:
+        matrix = rows(n)
+        design = design_of(matrix)
+        label = draw_labels(-2.0 + 0.5 * design.base(matrix)[:, 1])
+        first = np.where(np.arange(design.width) == 1, begin, 0.0)
+        used, is_later = np.ones(n, dtype=bool), np.arange(n) >= n * 3 // 4
+        return float(fit_linear(design, matrix, label, used, is_later, "logit", begin=first).weights[0, 1])
+
+    assert slope(60, 0.5) == pytest.approx(0.5, abs=0.15)
+    assert abs(slope(60, 0.0)) < 0.15
+    assert slope(N, 1.5) == pytest.approx(slope(N, 0.0), abs=0.05)
+
+
+def test_columns_that_are_left_out_weigh_nothing() -> None:
+    """Where only some columns are used the others have no weight, for all channels or for one, and scores are those of the weights."""
+    matrix = rows()
+    design = design_of(matrix)
+    base = design.base(matrix)
+    only = np.array([name != "city" for name in design.names(COLUMNS)])
+    label = draw_labels(-2.0 + 0.8 * base[:, 1] + (matrix[:, 2] == 3))
+    used, is_later = np.ones(N, dtype=bool), np.arange(N) >= N * 3 // 4
+
+    found = fit_linear(design, matrix, label, used, is_later, "logit", only=only)
+
+    assert not found.weights[:, ~only].any()
+    assert only.sum() == 2
+    np.testing.assert_allclose(found.scores, linear_scores(found.weights, base, design.channel_codes(matrix)))
 
 
 def test_group_that_says_something_keeps_its_say() -> None:

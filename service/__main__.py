@@ -1,4 +1,4 @@
-"""`python -m service`: serve, or check that it could."""
+"""`python -m service`: serve, check that it could, or maintain the database."""
 
 import argparse
 import signal
@@ -15,6 +15,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m service",
         description="Serve channel choices over gRPC.",
         epilog=f"Each setting is also an environment variable {PREFIX}NAME; an option goes over it.",
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["serve", "maintain"],
+        default="serve",
+        help="maintain: make partitions ahead and delete what is older than retention_days, then exit (default: serve)",
     )
     parser.add_argument("--check", action="store_true", help="check settings, rules, database and bundle, then exit")
     parser.add_argument(
@@ -35,9 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0 after a clean stop, 2 where it cannot start."""
     began = time.perf_counter()
     options = vars(_parser().parse_args(arguments))
-    is_check, is_example = options.pop("check"), options.pop("example")
+    command, is_check, is_example = options.pop("command"), options.pop("check"), options.pop("example")
     try:
         settings = load_settings({name: value for name, value in options.items() if value is not None})
+        if command == "maintain":
+            return _maintain(settings)
         return _check(settings) if is_check else _serve(settings, began, is_example=is_example)
     except InvalidInput as error:
         print(
@@ -72,6 +81,13 @@ def _check(settings: Settings) -> int:
         else:
             print("bundle: none, the rule cascade decides")
     print("ready to serve")
+    return 0
+
+
+def _maintain(settings: Settings) -> int:
+    from service.maintenance import maintain_all
+
+    print(*maintain_all(settings), sep="\n")
     return 0
 
 

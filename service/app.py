@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from models.errors import BundleError, SettingsInvalid, Violation
+from models.errors import BundleError
 from models.rules import Rules, read_rules
 from service.bundles import BundleHolder
 from service.clock import Clock, RequestClock, SystemClock, ignore
@@ -19,7 +19,7 @@ from service.registry import Registry
 from service.rpc.server import Server
 from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
 from service.settings import Settings
-from service.store.identity import key_path_beside, load_key
+from service.store.identity import load_key_of
 from service.store.store import Store
 
 _log = structlog.get_logger(__name__)
@@ -46,9 +46,9 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
     clock = clock or (SystemClock() if settings.clock == "system" else request_clock)
     rules = read_rules(settings.rules_file)
     with contextlib.ExitStack() as closing:
-        store = Store(settings.database_url)
+        store = Store(settings.database_url, settings.database_connections)
         closing.callback(store.close)
-        key = _load_key_of(store, settings)
+        key = load_key_of(store, settings.database_url, settings.identity_key_file)
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
         bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
         closing.callback(bundles.close)
@@ -71,11 +71,3 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         )
         bundles.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)
-
-
-def _load_key_of(store: Store, settings: Settings) -> bytes:
-    path = settings.identity_key_file or key_path_beside(settings.database_url)
-    if not path.exists() and store.read(lambda reader: reader.count_all_identities()):
-        problem = f"{path} is not there, but the database knows customers by it, with what they withdrew; restore it from a backup"
-        raise SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings")
-    return load_key(path)

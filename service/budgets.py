@@ -76,7 +76,7 @@ def reservation_of(decision: Decision) -> Reservation | None:
 
 
 def reserve(work: Unit, rules: Rules, decisions: Sequence[Decision]) -> None:
-    """Set aside what decisions of one moment, kept in this unit of work, are going to cost.
+    """Set aside what decisions of one moment, kept in this unit of work, are going to cost; the unit holds LEDGER.
 
     What was eligible is checked, not what was drawn: had a drawn paid send alone to be paid for, the propensity of the others would not be
     that of what was served.
@@ -117,8 +117,7 @@ def reserve(work: Unit, rules: Rules, decisions: Sequence[Decision]) -> None:
             )
         if total:
             spending = update_price(budget, rules, spending, now)
-            spending = replace(spending, reserved_micros=spending.reserved_micros + total)
-            _put(work, budget.name, _key(budget, rules, now), spending)
+            _add(work, budget.name, _key(budget, rules, now), spending, total, 0)
 
 
 def settle(work: Unit, rules: Rules, decision_id: str, step: int, now: int) -> None:
@@ -164,13 +163,10 @@ def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, 
         moment = from_micros(now)
         if budget.name == old.budget and _key(budget, rules, moment) == old.period_start:
             spending = update_price(budget, rules, spending, moment)
-    spending = replace(
-        spending,
-        reserved_micros=spending.reserved_micros + new.reserved_micros - old.reserved_micros,
-        committed_micros=spending.committed_micros + new.committed_micros - old.committed_micros,
-    )
+    reserved = new.reserved_micros - old.reserved_micros
+    committed = new.committed_micros - old.committed_micros
     work.update_reservation(new)
-    _put(work, old.budget, old.period_start, spending)
+    _add(work, old.budget, old.period_start, spending, reserved, committed)
 
 
 def _dearest_micros(decision: Decision, state: BudgetState) -> int:
@@ -206,13 +202,14 @@ def _spending_of(row: BudgetRow) -> Spending:
     )
 
 
-def _put(work: Unit, budget: str, period_start: int, spending: Spending) -> None:
-    work.put_budget(
+def _add(work: Unit, budget: str, period_start: int, spending: Spending, reserved: int, committed: int) -> None:
+    """Add to what is reserved and committed, and keep the price as it is in `spending`."""
+    work.add_budget(
         BudgetRow(
             budget=budget,
             period_start=period_start,
-            reserved_micros=spending.reserved_micros,
-            committed_micros=spending.committed_micros,
+            reserved_micros=reserved,
+            committed_micros=committed,
             held_price=spending.held_price,
             price_time=to_micros(spending.price_time),
         )

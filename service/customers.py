@@ -1,13 +1,14 @@
 """One person across identities: finding, creating, merging, and what is known of them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from models.context import Contact, CustomerState, latest_hours
-from models.errors import NotFound
+from models.errors import NotFound, StoreUnavailable
 from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.clock import Clock
@@ -15,8 +16,9 @@ from service.learning import learn_merge
 from service.requests import Person, UpsertRequest
 from service.store.identity import hash_identity
 from service.store.profile import Profile
-from service.store.store import ENGAGED, Reader, Store, Unit
+from service.store.store import ENGAGED, Reader, Store, Unit, person_locks
 
+T = TypeVar("T")
 _CONTACT_MEMORY = timedelta(days=60)
 """How long features look back; caps look back as far as their windows reach."""
 ORDER_MEMORY = timedelta(days=365)
@@ -25,14 +27,27 @@ MOST_ACTIVITY = 400
 _STRIPES = 4096
 
 
+_ATTEMPTS = 30
+
+
+class PersonChanged(Exception):
+    """Raised in a unit of work when a person was changed, by another process, since they were read; read them and do it again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
     """The person behind some identities: their key, what is stored of them, and which identities are new."""
 
     key: str
-    is_new: bool
     new_hashes: tuple[bytes, ...]
     profile: Profile
+    version: int | None
+    """As read before anything else that is known of them; None where they are new."""
+
+    @property
+    def locks(self) -> list[int]:
+        """The locks under which what is decided about them is kept."""
+        return person_locks([self.key], self.new_hashes)
 
 
 class Customers:
@@ -93,13 +108,13 @@ class Customers:
                         break  # else merged into another person meanwhile
             key = found[0] if found else _first_key(hashes)
             if len(found) > 1 and is_merging:
-                key = self._store.write(lambda unit: merge(unit, found, to_micros(self._clock.now())))
-            profile = self._profile(key) if found else Profile()
+                now = to_micros(self._clock.now())
+                key = self._store.write(lambda unit: merge(unit, found, now), person_locks(found))
             new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
-            yield Resolved(key=key, is_new=not found, new_hashes=new, profile=profile)
+            yield self._resolved(key, new)
 
     @contextmanager
-    def hold_owner(self, decision_id: str) -> Iterator[tuple[str, Profile]]:
+    def hold_owner(self, decision_id: str) -> Iterator[Resolved]:
         """Keep the person that a decision was for, for this thread until the block ends.
 
         Raises
@@ -107,32 +122,34 @@ class Customers:
         NotFound: there is no such decision.
         """
         while True:
-            row = self._store.read(lambda reader: reader.find_step(decision_id, 1))
-            if row is None:
+            key = self._store.read(lambda reader: reader.find_owner(decision_id))
+            if key is None:
                 raise NotFound("decision", decision_id)
-            key = row.customer_key
             with self._person_locks[_stripe(key)]:
-                again = self._store.read(lambda reader: reader.find_step(decision_id, 1))
-                if again is not None and again.customer_key == key:
-                    yield key, self._profile(key)
+                if self._store.read(lambda reader: reader.find_owner(decision_id)) == key:
+                    yield self._resolved(key, ())
                     return
 
-    def _profile(self, key: str) -> Profile:
-        return self._store.read(lambda reader: reader.find_profile(key)) or Profile()
+    def _resolved(self, key: str, new_hashes: tuple[bytes, ...]) -> Resolved:
+        row = self._store.read(lambda reader: reader.find_customer(key))
+        profile = Profile() if row is None else row.profile
+        return Resolved(key=key, new_hashes=new_hashes, profile=profile, version=None if row is None else row.version)
 
     def upsert(self, request: UpsertRequest) -> str:
         """Store what is known of a customer and return their key."""
         now = to_micros(self._clock.now())
-        with self.hold(self.hashes(request.person)) as person:
 
-            def unit(work: Unit) -> None:
-                keep_person(work, person, now)
-                # Read within the unit, since an outcome may have withdrawn a consent meanwhile.
-                stored = work.find_profile(person.key) or Profile()
-                work.update_profile(person.key, stored.updated(request.profile), now)
+        def attempt() -> str:
+            with self.hold(self.hashes(request.person)) as person:
 
-            self._store.write(unit)
-            return person.key
+                def unit(work: Unit) -> None:
+                    keep_person(work, person, now)
+                    work.update_profile(person.key, person.profile.updated(request.profile), now)
+
+                self._store.write(unit, person.locks)
+                return person.key
+
+        return until_unchanged(attempt)
 
     def get(self, person: Person) -> tuple[str, Profile, int]:
         """Return a customer's key, profile and number of identities.
@@ -185,16 +202,47 @@ class Customers:
         return self._store.read(question)
 
 
+def until_unchanged(attempt: Callable[[], T]) -> T:
+    """Do something about a person, again while another process changes them meanwhile.
+
+    Raises
+    ------
+    StoreUnavailable: others keep changing them.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except PersonChanged:
+            continue
+    raise StoreUnavailable("other processes keep changing this customer; try again")
+
+
 def keep_person(unit: Unit, person: Resolved, moment: int) -> None:
-    """Write down a person who is new, and identities that are."""
-    if person.is_new:
-        unit.insert_customer(person.key, person.profile, moment)
-    unit.insert_identities(person.key, person.new_hashes)
+    """Write down a person who is new, and identities that are; mark one who is known as changed.
+
+    Raises
+    ------
+    PersonChanged: they are not any more as they were read.
+    """
+    if person.version is None:
+        is_kept = unit.insert_customer(person.key, person.profile, moment)
+    else:
+        is_kept = unit.claim_customer(person.key, person.version)
+    if not is_kept or not unit.insert_identities(person.key, person.new_hashes):
+        raise PersonChanged
 
 
 def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
-    """Merge several people into the one known longest, and return their key."""
-    winner = min(keys, key=lambda key: (unit.find_create_time(key) or 0, key))
+    """Merge several people into the one known longest, and return their key.
+
+    Raises
+    ------
+    PersonChanged: one of them was merged into another meanwhile.
+    """
+    created = {key: unit.find_create_time(key) for key in keys}
+    if None in created.values():
+        raise PersonChanged
+    winner = min(keys, key=lambda key: (created[key], key))
     learn_merge(unit, keys)
     unit.merge_customers(winner, [key for key in keys if key != winner], moment)
     return winner

@@ -22,13 +22,13 @@ from models.rules import Rules
 from service.budgets import BudgetShort, budget_states, reserve
 from service.bundles import BundleHolder
 from service.clock import Clock
-from service.customers import Customers, Resolved, keep_person
+from service.customers import Customers, Resolved, keep_person, until_unchanged
 from service.learning import Learner
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
-from service.store.store import DecisionRow, OutcomeRow, Store, Unit
+from service.store.store import LEDGER, DecisionRow, OutcomeRow, Store, Unit
 from service.version import VERSION
 
 _BATCH_THREADS = 32
@@ -131,6 +131,9 @@ class Decisions:
         return [answers[place] for place in range(len(requests))]
 
     def _choose_for_one(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+        return until_unchanged(lambda: self._choose_once(requests))
+
+    def _choose_once(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         """Decide requests of one person and mode together; those decided before keep their answers."""
         digests = [hmac.digest(self._digest_key, request.body, "sha256") for request in requests]
         hashes = [self._customers.hashes(request.person) for request in requests]
@@ -174,7 +177,10 @@ class Decisions:
         ------
         NotFound: no such decision. InvalidInput: the completed step was not decided yet.
         """
-        with self._customers.hold_owner(request.decision_id) as (key, profile):
+        return until_unchanged(lambda: self._advance_once(request))
+
+    def _advance_once(self, request: AdvanceRequest) -> Answer:
+        with self._customers.hold_owner(request.decision_id) as person:
             steps = self._store.read(lambda reader: reader.list_steps(request.decision_id))
             if request.completed_step > len(steps):
                 problem = f"step {request.completed_step} was not decided yet, the latest is {len(steps)}"
@@ -185,7 +191,7 @@ class Decisions:
             if last.verdict != Verdict.SEND:
                 return self._stored(last, is_replayed=True)
             bundle = self._bundles.current
-            context = self._next_context(request, steps, key, profile, bundle)
+            context = self._next_context(request, steps, person.key, person.profile, bundle)
             progress = self._progress(context, steps)
             end = find_end(context, self._rules, progress)
             if end is not None:
@@ -203,7 +209,7 @@ class Decisions:
                 found = decision or self._decide_step(context, most)
                 return [_Entry(decision=found, request_id=last.request_id, digest=last.request_digest)]
 
-            (entry,), (is_kept,) = self._decide_and_keep(decide_step, None)
+            (entry,), (is_kept,) = self._decide_and_keep(decide_step, person)
             if not is_kept:
                 other = self._store.read(lambda reader: reader.find_step(request.decision_id, context.step))
                 if other is not None:
@@ -245,7 +251,7 @@ class Decisions:
         return Answer(decision=decision, request_id=row.request_id, trainable=trainable, is_replayed=is_replayed)
 
     def _decide_and_keep(
-        self, decide_entries: Callable[[Mapping[str, int]], list[_Entry]], person: Resolved | None
+        self, decide_entries: Callable[[Mapping[str, int]], list[_Entry]], person: Resolved
     ) -> tuple[list[_Entry], list[bool]]:
         """Decide and write down; decide again while budgets turn out to have less left, which each time takes a channel out.
 
@@ -262,13 +268,13 @@ class Decisions:
             except BudgetShort as short:
                 most[short.budget] = short.left_micros
 
-    def _keep(self, entries: Sequence[_Entry], person: Resolved | None) -> list[bool]:
+    def _keep(self, entries: Sequence[_Entry], person: Resolved) -> list[bool]:
         """Write decisions of one person down with all that follows from them; False for each whose request_id or step is taken."""
         rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
 
         def unit(work: Unit) -> list[bool]:
             kept = [work.insert_decision(row) for row in rows]
-            if person is not None and any(kept):
+            if any(kept):
                 keep_person(work, person, rows[0].decide_time)
             reserve(work, self._rules, [e.decision for e, is_kept in zip(entries, kept, strict=True) if is_kept])
             for entry, row, is_kept in zip(entries, rows, kept, strict=True):
@@ -276,7 +282,8 @@ class Decisions:
                     self._keep_effects(work, entry.decision, row)
             return kept
 
-        return self._store.write(unit)
+        locks = [*person.locks, *([LEDGER] if any(entry.decision.context.budgets for entry in entries) else ())]
+        return self._store.write(unit, locks)
 
     def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow) -> None:
         choice, message = decision.choice, decision.context.message

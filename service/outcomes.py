@@ -14,11 +14,11 @@ from models.rules import Rules
 from service.budgets import SETTLING
 from service.budgets import settle as settle_reservations
 from service.clock import Clock
-from service.customers import Customers, keep_person
+from service.customers import Customers, PersonChanged, keep_person, until_unchanged
 from service.learning import learn
 from service.requests import ReportedOutcome
 from service.store.profile import Profile
-from service.store.store import ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit
+from service.store.store import LEDGER, ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit, person_locks
 
 EVENTS = {
     "undelivered": Event.UNDELIVERED,
@@ -66,12 +66,22 @@ class Outcomes:
     def report(self, outcomes: Sequence[ReportedOutcome]) -> list[Reported]:
         """Store outcomes in one unit of work and return what became of each, in order."""
         owners = [self._make_known(outcome) for outcome in outcomes]
+        return until_unchanged(lambda: self._report_once(outcomes, owners))
+
+    def _report_once(self, outcomes: Sequence[ReportedOutcome], owners: Sequence[bytes | None]) -> list[Reported]:
         now = to_micros(self._clock.now())
+        decisions = {outcome.decision_id for outcome in outcomes if outcome.decision_id}
+        known = self._store.read(lambda reader: _people(reader, decisions, owners))
 
         def unit(work: Unit) -> list[Reported]:
+            if _people(work, decisions, owners) != known:
+                raise PersonChanged
+            for key in sorted(known):
+                work.touch_customer(key)
             return [self._keep(work, outcome, owner, now) for outcome, owner in zip(outcomes, owners, strict=True)]
 
-        return self._store.write(unit)
+        is_settling = bool(self._rules.budgets) and any(outcome.type in SETTLING for outcome in outcomes)
+        return self._store.write(unit, [*person_locks(known), *([LEDGER] if is_settling else ())])
 
     def _make_known(self, outcome: ReportedOutcome) -> bytes | None:
         """Write down the person an outcome names where they are new; return one of their identities, None where it names none.
@@ -81,10 +91,14 @@ class Outcomes:
         if outcome.person is None:
             return None
         hashes = self._customers.hashes(outcome.person)
-        with self._customers.hold(hashes) as person:
-            if person.is_new or person.new_hashes:
-                now = to_micros(self._clock.now())
-                self._store.write(lambda unit: keep_person(unit, person, now))
+
+        def attempt() -> None:
+            with self._customers.hold(hashes) as person:
+                if person.version is None or person.new_hashes:
+                    now = to_micros(self._clock.now())
+                    self._store.write(lambda unit: keep_person(unit, person, now), person.locks)
+
+        until_unchanged(attempt)
         return hashes[0]
 
     def _keep(self, unit: Unit, outcome: ReportedOutcome, owner: bytes | None, now: int) -> Reported:
@@ -120,6 +134,13 @@ class Outcomes:
         if row.status != Status.PARKED:
             learn(unit, row, steps)
         return Reported(event_id=outcome.event_id, status=Status(row.status))
+
+
+def _people(reader: Reader, decisions: Iterable[str], owners: Iterable[bytes | None]) -> set[str]:
+    """Return the keys of those whom outcomes of these decisions and identities are about."""
+    of_decisions = {reader.find_owner(decision_id) for decision_id in decisions}
+    of_identities = reader.find_identities({owner for owner in owners if owner is not None}).values()
+    return {key for key in of_decisions if key is not None} | set(of_identities)
 
 
 def settle(row: OutcomeRow, steps: Sequence[DecisionRow], rules: Rules) -> OutcomeRow:

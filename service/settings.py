@@ -4,6 +4,7 @@ Business rules (prices, caps, quiet hours) are not here: they are versioned data
 """
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from models.errors import SettingsInvalid, Violation
 
 PREFIX = "CHANNEL_CHOICE_"
 DEFAULT_RULES = Path(__file__).parent / "rules" / "default.toml"
+_PASSWORD = re.compile(r"^(\w[\w+]*://[^:/@]*:).*@")
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -35,10 +37,15 @@ class Settings(BaseSettings):
     """PEM certificates of the authorities of clients; given, every client must show a certificate."""
     tokens_file: Path | None = None
     """TOML file of bearer tokens with their permissions; none: anyone who reaches the port may decide, nobody may administer."""
-    database_url: str = "sqlite:///var/channel_choice.db"
-    """Where everything is kept."""
+    database_url: Annotated[str, Field(repr=False)] = "sqlite:///var/channel_choice.db"
+    """Where everything is kept: sqlite:///FILE for one process, postgresql://USER@HOST/DATABASE for any number of them."""
+    database_connections: Annotated[int, Field(ge=1, le=256)] = 8
+    """Connections to PostgreSQL that reads share; one more writes."""
+    retention_days: Annotated[int, Field(ge=90, le=36_500)] | None = None
+    """How long decisions are kept, by `maintain` alone; outcomes for a year at least, since orders of a year are looked at; none: for ever."""
     identity_key_file: Path | None = None
-    """Key under which identities are hashed; none: identity.key beside the database, made at the first start."""
+    """Key under which identities are hashed, the same for every process of a database; none: identity.key beside an SQLite file, or
+    var/identity.key; made at the first start."""
     rules_file: Path = DEFAULT_RULES
     """Business rules."""
     bundle: str = ""
@@ -74,7 +81,8 @@ class Settings(BaseSettings):
 
     def public(self) -> dict[str, str]:
         """Return the settings as they may be shown: without secrets."""
-        return {name: str(value) for name, value in self.model_dump().items() if value is not None}
+        shown = {name: str(value) for name, value in self.model_dump().items() if value is not None}
+        return shown | {"database_url": _PASSWORD.sub(r"\1***@", self.database_url)}
 
 
 def load_settings(options: dict[str, object] | None = None) -> Settings:

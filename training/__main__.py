@@ -193,12 +193,13 @@ def _import(options: argparse.Namespace) -> None:
         raise LogUnusable(f"--rules belongs to --log parquet; the {options.log} log has rules of its own")
     from tqdm import tqdm
 
-    from service.store.identity import key_path_beside, load_key
+    from service.store.engine import parse_url
+    from service.store.identity import load_key_of
     from service.store.store import Store
     from training.journal import customer_hash, write_log
     from training.logs import hillstrom, starbucks
 
-    key_path = key_path_beside(options.to)
+    parse_url(options.to)
     if options.log == "starbucks":
         waves = starbucks.read_waves(options.data)
         total = sum(map(len, waves))
@@ -212,7 +213,7 @@ def _import(options: argparse.Namespace) -> None:
         return
     store = Store(options.to)
     try:
-        key = load_key(key_path)
+        key = load_key_of(store, options.to)
         with tqdm(total=total, desc="import", unit=" decisions", disable=None) as bar:
             decisions = (
                 starbucks.logged_decisions(waves, key, bar.update)
@@ -228,14 +229,14 @@ def _import(options: argparse.Namespace) -> None:
 def _import_parquet(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service.store.engine import parse_url
-    from service.store.identity import key_path_beside, load_key
+    from service.store.engine import folder_beside
+    from service.store.identity import load_key_of
     from service.store.store import Store
     from training.logs.history import write_checked
     from training.logs.shards import open_log
 
     rules = _rules(options.rules or DEFAULT_RULES)
-    scratch = None if options.check else Path(str(parse_url(options.to).database)).parent
+    scratch = None if options.check else folder_beside(options.to)
     with (
         tqdm(desc="check", unit=" rows", disable=None) as bar,
         open_log(options.data, rules, bar.update, scratch) as log,
@@ -249,7 +250,7 @@ def _import_parquet(options: argparse.Namespace) -> None:
             return
         store = Store(options.to)
         try:
-            key = load_key(key_path_beside(options.to))
+            key = load_key_of(store, options.to)
             with tqdm(total=log.decisions, desc="import", unit=" decisions", disable=None) as bar:
                 written = write_checked(store, log, rules, key, bar.update)
         finally:
@@ -272,14 +273,14 @@ def _export(options: argparse.Namespace) -> None:
 def _simulate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service.store.identity import key_path_beside, load_key
+    from service.store.identity import load_key_of
     from service.store.store import Store
 
     _check_simulated(options)
     make = _retailer_log if options.world == "retailer" else _starter_log
     store = Store(options.to)
     try:
-        key = load_key(key_path_beside(options.to))
+        key = load_key_of(store, options.to)
         with tqdm(total=options.decisions, desc="simulate", unit=" decisions", disable=None) as bar:
             made = make(options, store, key, bar.update)
     finally:

@@ -11,7 +11,6 @@ these decisions out would take orders from sends alone, and the later a send the
 import hashlib
 import json
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,17 +20,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import text
 
 from models.context import FeatureValue
 from models.correction import REPORT_HOURS
 from models.errors import LogUnusable
 from models.features import BUILT_IN, CUSTOM_PREFIX, FEATURES, NO_SEND, Column, Encoder, category_name
 from models.record import features_from_json, from_micros, to_micros
-from service.store.engine import open_engine, parse_url
+from service.store.engine import asking, describe, is_postgres, parse_url
 
 FloatArray = NDArray[np.float64]
 _RARE = 5
 
+_NEWEST = """
+SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes) newest
+"""
 _DECISIONS = """
 SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_micros, d.order_margin_micros, d.features,
   (SELECT count(*) FROM outcomes o WHERE o.customer_key = d.customer_key AND o.occur_time > d.decide_time
@@ -49,10 +52,10 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
      AND o.occur_time >= d.decide_time AND o.occur_time <= :as_of),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type = 'clicked' AND NOT o.machine_generated AND o.occur_time >= d.decide_time
-     AND o.occur_time <= min(d.decide_time + :window, :as_of)),
+     AND o.occur_time <= d.decide_time + :window AND o.occur_time <= :as_of),
   (SELECT min(o.occur_time) FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step
      AND o.type IN ('seen', 'opened', 'clicked', 'unsubscribe', 'complaint') AND NOT o.machine_generated
-     AND o.occur_time >= d.decide_time AND o.occur_time <= min(d.decide_time + :window, :as_of)),
+     AND o.occur_time >= d.decide_time AND o.occur_time <= d.decide_time + :window AND o.occur_time <= :as_of),
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'undelivered'
      AND o.occur_time <= :as_of),
   d.send_time, d.customer_key, d.context, NOT d.trainable
@@ -163,6 +166,19 @@ _ARRAYS = (
 _REPORT = timedelta(hours=REPORT_HOURS)
 
 
+def find_log(url: str) -> str:
+    """Return what a decision log is called in messages.
+
+    Raises
+    ------
+    LogUnusable: it would be a file, and there is none.
+    """
+    parsed = parse_url(url)
+    if not is_postgres(parsed) and not Path(str(parsed.database)).is_file():
+        raise LogUnusable(f"there is no decision log {parsed.database}; import or simulate one, or mend --log")
+    return describe(parsed)
+
+
 def read_dataset(
     url: str,
     window: timedelta,
@@ -181,29 +197,21 @@ def read_dataset(
     ------
     LogUnusable: nothing is left to learn from, or a propensity is not in (0, 1]; it says what is missing.
     """
-    path = Path(str(parse_url(url).database))
-    if not path.is_file():
-        raise LogUnusable(f"there is no decision log {path}; import or simulate one, or mend --log")
-    open_engine(url).dispose()
-    connection = sqlite3.connect(path)
-    try:
-        newest = connection.execute(
-            "SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes)"
-        ).fetchone()[0]
+    name = find_log(url)
+    with asking(url) as connection:
+        newest = connection.execute(text(_NEWEST)).scalar()
         if newest is None:
-            raise LogUnusable(f"the decision log {path} is empty; import or simulate one")
+            raise LogUnusable(f"the decision log {name} is empty; import or simulate one")
         complete = newest if as_of is None else to_micros(as_of)
         span = window // timedelta(microseconds=1)
         limit = newest + 1 if until is None else to_micros(until)
         least = min(span, _REPORT // timedelta(microseconds=1)) if with_early else span
-        values = {"window": span, "as_of": complete, "until": limit, "least": least, "no_send": NO_SEND}
-        rows = connection.execute(_DECISIONS, values).fetchall()
-    finally:
-        connection.close()
+        asked = {"window": span, "as_of": complete, "until": limit, "least": least, "no_send": NO_SEND}
+        rows = [tuple(row) for row in connection.execute(text(_DECISIONS), asked)]
     closed = sum(row[2] + span <= complete for row in rows)
     if not closed:
         raise LogUnusable(
-            f"no trainable decision of {path} has its window of {window} closed; its newest entry is of "
+            f"no trainable decision of {name} has its window of {window} closed; its newest entry is of "
             f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
         )
     hours = window / timedelta(hours=1)

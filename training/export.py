@@ -4,21 +4,21 @@ Customers are named by the store's keys, never by an identity. Live decisions ar
 give the same training data.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import Connection, text
 
 from models.context import Context, FeatureValue
 from models.errors import LogUnusable
 from models.features import NO_SEND, category_name
 from models.record import context_from_json, unpack_actions
-from service.store.engine import open_engine, parse_url
+from service.store.engine import asking
+from training.dataset import find_log
 from training.logs.schema import ACTIVITY, DECISIONS, FEATURE_PREFIX, OUTCOMES, Kind, Schema
 
 _CHUNK = 5000
@@ -39,19 +39,19 @@ _Row = dict[str, Any]
 _DECISIONS = """
 SELECT decision_id, request_id, step, customer_key, decide_time, channel, send_time, propensity, price_micros, policy, trainable,
   context, actions
-FROM decisions WHERE mode = 'live' ORDER BY decide_time, rowid
+FROM decisions WHERE mode = 'live' ORDER BY decide_time, {order}
 """
 _OUTCOMES = """
 SELECT o.event_id, d.decision_id, d.step, CASE WHEN d.decision_id IS NULL THEN o.customer_key END, o.type, o.occur_time,
   o.receive_time, o.value_micros, o.cost_micros, o.machine_generated, o.csat, o.nps
 FROM outcomes o LEFT JOIN decisions d ON d.decision_id = o.decision_id AND d.step = o.step AND d.mode = 'live'
 WHERE (d.decision_id IS NOT NULL OR o.customer_key != '')
-  AND (d.decision_id IS NOT NULL OR o.type != 'visit') ORDER BY o.occur_time, o.rowid
+  AND (d.decision_id IS NOT NULL OR o.type != 'visit') ORDER BY o.occur_time, {order}
 """
 _VISITS = """
 SELECT o.customer_key, o.occur_time
 FROM outcomes o LEFT JOIN decisions d ON d.decision_id = o.decision_id AND d.step = o.step AND d.mode = 'live'
-WHERE o.type = 'visit' AND d.decision_id IS NULL AND o.customer_key != '' ORDER BY o.occur_time, o.rowid
+WHERE o.type = 'visit' AND d.decision_id IS NULL AND o.customer_key != '' ORDER BY o.occur_time, {order}
 """
 
 
@@ -62,17 +62,14 @@ def export_log(url: str, folder: Path, progress: Callable[[int], object]) -> dic
     ------
     LogUnusable: there is no log, it has no live decision, or the folder has files of a log already.
     """
-    path = Path(str(parse_url(url).database))
-    if not path.is_file():
-        raise LogUnusable(f"there is no decision log {path}; import or simulate one, or mend --log")
+    name = find_log(url)
     present = [schema.file for schema in (DECISIONS, OUTCOMES, ACTIVITY) if (folder / schema.file).exists()]
     if present:
         raise LogUnusable(f"{folder} has {', '.join(present)} already; name another folder with --to, or remove them")
-    open_engine(url).dispose()
-    with closing(sqlite3.connect(path)) as connection:
+    with asking(url) as connection:
         features = _feature_types(connection)
         if features is None:
-            raise LogUnusable(f"the decision log {path} has no live decision; import or simulate one, or mend --log")
+            raise LogUnusable(f"the decision log {name} has no live decision; import or simulate one, or mend --log")
         folder.mkdir(parents=True, exist_ok=True)
         tables: tuple[tuple[Schema, str, Callable[[Sequence[Any]], _Row]], ...] = (
             (DECISIONS, _DECISIONS, lambda row: _decision(row, features)),
@@ -80,22 +77,34 @@ def export_log(url: str, folder: Path, progress: Callable[[int], object]) -> dic
             (ACTIVITY, _VISITS, lambda row: {"customer_id": row[0], "occur_time": row[1]}),
         )
         return {
-            schema.file: _write(folder / schema.file, connection.execute(query), schema, make, features, progress)
+            schema.file: _write(folder / schema.file, _ask(connection, query), schema, make, features, progress)
             for schema, query, make in tables
         }
 
 
-def _feature_types(connection: sqlite3.Connection) -> dict[str, pa.DataType] | None:
+def _ask(connection: Connection, query: str) -> Iterator[Sequence[Any]]:
+    """Return the rows of a query as they come, those of one moment in the order in which they were written where the engine knows it."""
+    kept = {"decisions": "rowid", "outcomes": "o.rowid"}
+    by_key = {"decisions": "decision_id, step", "outcomes": "o.event_id"}
+    table = "outcomes" if "FROM outcomes" in query else "decisions"
+    order = (kept if connection.dialect.name == "sqlite" else by_key)[table]
+    found = connection.execution_options(yield_per=_CHUNK).execute(text(query.format(order=order)))
+    return (tuple(row) for row in found)
+
+
+def _feature_types(connection: Connection) -> dict[str, pa.DataType] | None:
     """Return the callers' features of live decisions with their types; None where there is no decision.
 
     Numbers among texts become text, as training reads them; truth values among numbers become numbers.
     """
-    rows = connection.execute("SELECT context FROM decisions WHERE mode = 'live'")
+    rows = connection.execution_options(yield_per=_CHUNK).execute(
+        text("SELECT context FROM decisions WHERE mode = 'live'")
+    )
     kinds: dict[str, set[type]] = {}
     is_empty = True
-    for (text,) in rows:
+    for (body,) in rows:
         is_empty = False
-        for name, value in context_from_json(text).features.items():
+        for name, value in context_from_json(body).features.items():
             kinds.setdefault(name, set()).add(type(value))
     if is_empty:
         return None

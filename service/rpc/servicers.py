@@ -30,7 +30,7 @@ from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
 from service.rpc.answer import budget_message, customer_message, decision_message, money, outcome_message, stamp
 from service.rpc.errors import answering, streaming, to_item
-from service.store.store import PauseRow, Store, Unit
+from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
 
 _log = structlog.get_logger(__name__)
@@ -311,7 +311,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         return admin_pb.GetBudgetsResponse(
             budgets=[
                 budget_message(standing, self._rules)
-                for standing in sorted(self._store.write(unit), key=lambda s: (s.budget.name, s.period.start))
+                for standing in sorted(self._store.write(unit, [LEDGER]), key=lambda s: (s.budget.name, s.period.start))
                 if channel in ("", standing.budget.channel) and campaign in ("", standing.budget.campaign)
             ]
         )
@@ -325,7 +325,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         reason = check.text("reason", request.reason, 512, is_required=True)
         check.finish()
         row = PauseRow(channel=channel, pause_time=to_micros(self._clock.now()), reason=reason)
-        self._store.write(lambda unit: unit.insert_pause(row))
+        self._store.write(lambda unit: unit.insert_pause(row), [PAUSES])
         _log.info("channel paused", channel=channel)
         return admin_pb.PauseChannelResponse(paused_channel=_pause(row))
 
@@ -336,7 +336,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         check = parse.Checker(self._rules, self._clock.now())
         channel = check.channel("channel", request.channel)
         check.finish()
-        was_paused = self._store.write(lambda unit: unit.delete_pause(channel))
+        was_paused = self._store.write(lambda unit: unit.delete_pause(channel), [PAUSES])
         _log.info("channel resumed", channel=channel)
         return admin_pb.ResumeChannelResponse(was_paused=was_paused)
 

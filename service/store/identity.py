@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 from models.errors import SettingsInvalid, Violation
-from service.store.engine import parse_url
+from service.store.engine import folder_beside
+from service.store.store import Store
 
 _KEY_BYTES = 32
 
@@ -52,4 +53,30 @@ def _read_or_make(path: Path) -> str:
 
 def key_path_beside(database_url: str) -> Path:
     """Return where the key of a database is kept unless something else is said: beside it."""
-    return Path(str(parse_url(database_url).database)).parent / "identity.key"
+    return folder_beside(database_url) / "identity.key"
+
+
+def load_key_of(store: Store, database_url: str, path: Path | None = None) -> bytes:
+    """Load the key of a database out of a file, by default the one beside it, which is made with a new database.
+
+    Raises
+    ------
+    SettingsInvalid: it is not the key that the database knows customers by, or not there while customers are.
+    """
+    if path is None:
+        path = key_path_beside(database_url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and store.read(lambda reader: reader.count_all_identities()):
+        raise _refuse(
+            f"{path} is not there, but the database knows customers by it, with what they withdrew; restore it from a backup"
+        )
+    key = load_key(path)
+    if not store.claim_key(key):
+        raise _refuse(
+            f"{path} is another key than the database knows customers by; give every process of the database a copy of one file"
+        )
+    return key
+
+
+def _refuse(problem: str) -> SettingsInvalid:
+    return SettingsInvalid([Violation(field="identity_key_file", description=problem)], "settings")

@@ -6,11 +6,14 @@ No table holds an identity or a customer's own id: they are kept as keyed hashes
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata = MetaData()
+_DECISION_ID = String(36).with_variant(String(36, collation="C"), "postgresql")
+_ANY_DECISION_ID = String(128).with_variant(String(128, collation="C"), "postgresql")
+"""UUIDs of version 7 begin with their time, so that by their bytes they are in order of time: the decision log is partitioned by them."""
 
 decisions = Table(
     "decisions",
     metadata,
-    Column("decision_id", String(36), primary_key=True, comment="UUID; one for all steps of a cascade"),
+    Column("decision_id", _DECISION_ID, primary_key=True, comment="UUID; one for all steps of a cascade"),
     Column("step", Integer, primary_key=True, comment="step of the cascade, from 1"),
     Column("request_id", String(128), nullable=False, comment="the caller's idempotency key"),
     Column("request_digest", LargeBinary, nullable=False, comment="HMAC-SHA256 of the request's body"),
@@ -34,9 +37,17 @@ decisions = Table(
     Column(
         "actions", LargeBinary, nullable=True, comment="distribution over eligible actions, models.record.ACTION_ROW"
     ),
-    Index("decisions_by_request", "request_id", "step", unique=True),
     Index("decisions_by_time", "decide_time"),
     Index("decisions_by_customer", "customer_key"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", String(128), primary_key=True, comment="the caller's idempotency key"),
+    Column("step", Integer, primary_key=True),
+    Column("decision_id", _DECISION_ID, nullable=False),
+    comment="which decision a request made: unique over all partitions of the decision log",
 )
 
 outcomes = Table(
@@ -44,7 +55,7 @@ outcomes = Table(
     metadata,
     Column("event_id", String(128), primary_key=True, comment="the caller's idempotency key"),
     Column("digest", LargeBinary, nullable=False, comment="HMAC-SHA256 of the outcome's body"),
-    Column("decision_id", String(128), nullable=False, comment="empty for what no decision led to"),
+    Column("decision_id", _ANY_DECISION_ID, nullable=False, comment="empty for what no decision led to"),
     Column("step", Integer, nullable=False, comment="step it follows; 0 where no decision is known"),
     Column("customer_key", String(32), nullable=False, comment="empty while the decision is not known"),
     Column("type", String(16), nullable=False, comment="lower-case OutcomeType"),
@@ -67,6 +78,13 @@ customers = Table(
     Column("profile", Text, nullable=False, comment="JSON: zone, locale, country, features, consents, reachability"),
     Column("create_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
+    Column(
+        "version",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="goes up with all that a decision about the person may depend on",
+    ),
 )
 
 identities = Table(
@@ -80,7 +98,7 @@ identities = Table(
 contacts = Table(
     "contacts",
     metadata,
-    Column("decision_id", String(36), primary_key=True),
+    Column("decision_id", _DECISION_ID, primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("customer_key", String(32), nullable=False),
     Column("channel", String(32), nullable=False),
@@ -119,7 +137,7 @@ budgets = Table(
 reservations = Table(
     "reservations",
     metadata,
-    Column("decision_id", String(36), primary_key=True),
+    Column("decision_id", _DECISION_ID, primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("budget", String(64), primary_key=True),
     Column("period_start", BigInteger, nullable=False, comment="of the period that pays, that of the decision"),
@@ -141,4 +159,12 @@ pauses = Table(
     Column("channel", String(32), primary_key=True),
     Column("pause_time", BigInteger, nullable=False),
     Column("reason", String(512), nullable=False),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    comment="what is true of the database as a whole",
 )

@@ -1,46 +1,22 @@
-"""The store: reads by any thread, writes as units of work that share commits.
+"""The store: reads by any thread, writes as units of work that share commits."""
 
-Statements are written in SQLAlchemy Core and compiled once into the dialect's SQL; the hot path then speaks to the driver, since
-building and running a Core statement costs several times what SQLite needs to answer it.
-"""
-
-import sqlite3
-import threading
+import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, Table, bindparam, func, literal_column, select
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.expression import ClauseElement
-
-from models.correction import ORDERS, Cell, Sums
+from models.correction import Cell, Sums
 from models.errors import StoreUnavailable
-from service.store import schema
-from service.store.engine import open_engine
+from service.store.database import Cursor, lock_key
+from service.store.engine import open_database
 from service.store.profile import Profile, profile_from_json, profile_to_json
+from service.store.statements import ACTIVE as ACTIVE
+from service.store.statements import ENGAGED as ENGAGED
+from service.store.statements import KEYED
+from service.store.statements import PURCHASES as PURCHASES
 from service.store.writer import GroupWriter
 
 T = TypeVar("T")
-_DIALECT = sqlite.dialect(paramstyle="named")
-PURCHASES = ("order", "store_purchase")
-ENGAGED = ("seen", "opened", "clicked")
-ACTIVE = ("visit", *ENGAGED, *PURCHASES)
-
-
-def _sql(clause: ClauseElement) -> str:
-    return str(clause.compile(dialect=_DIALECT))
-
-
-def _insert(table: Table) -> str:
-    return _sql(table.insert())
-
-
-def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> str:
-    clause = table.update().values({name: bindparam(f"new_{name}") for name in values})
-    for key in keys:
-        clause = clause.where(table.c[key] == bindparam(f"key_{key}"))
-    return _sql(clause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,188 +117,34 @@ class ReservationRow:
     expire_time: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerRow:
+    """One person: what is stored of them, and how often that, or anything that a decision about them depends on, was changed."""
+
+    profile: Profile
+    create_time: int
+    version: int
+
+
 def _names(row: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(row))
-
-
-def _select(table: Table, row: type) -> Select[Any]:
-    return select(*(table.c[name] for name in _names(row)))
 
 
 def _values(row: object) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _names(type(row))}
 
 
-def _add_to(table: Table, keys: Iterable[str], sums: Iterable[str]) -> str:
-    """Return a statement that inserts a row, or adds to the one that is there."""
-    clause = sqlite.insert(table)
-    return _sql(
-        clause.on_conflict_do_update(
-            index_elements=list(keys), set_={name: table.c[name] + clause.excluded[name] for name in sums}
-        )
-    )
-
-
-_d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
-_b, _r = schema.budgets.c, schema.reservations.c
-_reservation = _select(schema.reservations, ReservationRow)
-_decision = _select(schema.decisions, DecisionRow)
-_outcome = _select(schema.outcomes, OutcomeRow)
-_SQL = {
-    "find_request": _sql(_decision.where(_d.request_id == bindparam("request_id"), _d.step == bindparam("step"))),
-    "find_step": _sql(_decision.where(_d.decision_id == bindparam("decision_id"), _d.step == bindparam("step"))),
-    "list_steps": _sql(_decision.where(_d.decision_id == bindparam("decision_id")).order_by(_d.step)),
-    "find_outcome": _sql(_outcome.where(_o.event_id == bindparam("event_id"))),
-    "list_outcomes": _sql(
-        _outcome.where(_o.decision_id == bindparam("decision_id")).order_by(_o.occur_time, _o.event_id)
-    ),
-    "list_purchases": _sql(
-        select(_o.occur_time)
-        .where(
-            _o.customer_key == bindparam("customer_key"),
-            _o.occur_time > bindparam("after"),
-            _o.type.in_([literal_column(f"'{kind}'") for kind in PURCHASES]),
-        )
-        .order_by(_o.occur_time)
-    ),
-    "list_activity": _sql(
-        select(_o.type, _o.occur_time, _o.decision_id, _o.step)
-        .where(
-            _o.customer_key == bindparam("customer_key"),
-            _o.occur_time > bindparam("after"),
-            _o.occur_time <= bindparam("until"),
-            _o.type.in_([literal_column(f"'{kind}'") for kind in ACTIVE]),
-            ~_o.machine_generated,
-        )
-        .order_by(_o.occur_time.desc())
-        .limit(bindparam("most"))
-        .offset(literal_column("0"))
-    ),
-    "list_clicked": _sql(
-        select(_o.decision_id, _o.step)
-        .where(
-            _o.customer_key == bindparam("customer_key"),
-            _o.occur_time >= bindparam("since"),
-            _o.occur_time < bindparam("until"),
-            _o.type == literal_column("'clicked'"),
-            _o.status == literal_column("'accepted'"),
-            ~_o.machine_generated,
-        )
-        .distinct()
-        .order_by(_o.decision_id, _o.step)
-    ),
-    "list_orders": _sql(
-        select(_o.event_id, _o.occur_time)
-        .where(
-            _o.customer_key == bindparam("customer_key"),
-            _o.occur_time >= bindparam("since"),
-            _o.occur_time < bindparam("until"),
-            _o.type.in_([literal_column(f"'{kind}'") for kind in ORDERS]),
-            _o.status != literal_column("'parked'"),
-            ~_o.machine_generated,
-        )
-        .order_by(_o.occur_time, _o.event_id)
-    ),
-    "list_statistics": _sql(
-        select(_s.bundle, _s.stage, _s.channel, _s.kind, _s.step, _s.hour, _s.observed, _s.expected)
-        .where(
-            _s.bundle == bindparam("bundle"),
-            _s.hour >= bindparam("since_hour"),
-            _s.hour <= bindparam("until_hour"),
-        )
-        .order_by(_s.hour, _s.stage, _s.channel, _s.kind, _s.step)
-    ),
-    "list_contacts": _sql(
-        _select(schema.contacts, ContactRow)
-        .where(
-            _c.customer_key == bindparam("customer_key"),
-            _c.start_time > bindparam("after"),
-            _c.is_open == bindparam("is_open"),
-        )
-        .order_by(_c.start_time)
-    ),
-    "find_contact": _sql(
-        _select(schema.contacts, ContactRow).where(
-            _c.decision_id == bindparam("decision_id"), _c.step == bindparam("step")
-        )
-    ),
-    "find_identity": _sql(
-        select(schema.identities.c.customer_key).where(schema.identities.c.identity_hash == bindparam("identity_hash"))
-    ),
-    "count_identities": _sql(
-        select(func.count())
-        .select_from(schema.identities)
-        .where(schema.identities.c.customer_key == bindparam("customer_key"))
-    ),
-    "count_all_identities": _sql(select(func.count()).select_from(schema.identities)),
-    "find_customer": _sql(
-        select(schema.customers.c.profile, schema.customers.c.create_time).where(
-            schema.customers.c.customer_key == bindparam("customer_key")
-        )
-    ),
-    "list_pauses": _sql(_select(schema.pauses, PauseRow).order_by(schema.pauses.c.channel)),
-    "find_budget": _sql(
-        _select(schema.budgets, BudgetRow)
-        .where(_b.budget == bindparam("budget"), _b.period_start <= bindparam("period_start"))
-        .order_by(_b.period_start.desc())
-        .limit(literal_column("1"))
-        .offset(literal_column("0"))
-    ),
-    "list_reservations": _sql(
-        _reservation.where(_r.decision_id == bindparam("decision_id"), _r.step == bindparam("step")).order_by(_r.budget)
-    ),
-    "list_expired": _sql(
-        _reservation.where(_r.reserved_micros > literal_column("0"), _r.expire_time <= bindparam("now")).order_by(
-            _r.expire_time, _r.decision_id
-        )
-    ),
-    "insert_budget": _insert(schema.budgets),
-    "insert_reservation": _insert(schema.reservations),
-    "update_budget": _update(
-        schema.budgets,
-        ["budget", "period_start"],
-        ["reserved_micros", "committed_micros", "held_price", "price_time"],
-    ),
-    "update_reservation": _update(
-        schema.reservations, ["decision_id", "step", "budget"], ["reserved_micros", "committed_micros"]
-    ),
-    "insert_decision": _insert(schema.decisions),
-    "insert_outcome": _insert(schema.outcomes),
-    "insert_contact": _insert(schema.contacts),
-    "insert_identity": _insert(schema.identities),
-    "insert_customer": _insert(schema.customers),
-    "insert_pause": _insert(schema.pauses),
-    "add_statistics": _add_to(
-        schema.statistics, ["bundle", "hour", "stage", "channel", "kind", "step"], ["observed", "expected"]
-    ),
-    "delete_statistics": _sql(schema.statistics.delete().where(_s.hour < bindparam("before_hour"))),
-    "delete_pause": _sql(schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel"))),
-    "delete_customer": _sql(
-        schema.customers.delete().where(schema.customers.c.customer_key == bindparam("customer_key"))
-    ),
-    "update_profile": _update(schema.customers, ["customer_key"], ["profile", "update_time"]),
-    "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
-    "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
-    "update_outcome": _update(schema.outcomes, ["event_id"], ["status", "step", "customer_key"]),
-    **{
-        f"move_{table.name}": _update(table, ["customer_key"], ["customer_key"])
-        for table in (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
-    },
-}
-_KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
-
-
 class Reader:
     """Reads through one cursor."""
 
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
+    def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
 
-    def _rows(self, name: str, /, **values: Any) -> list[Any]:
-        return self._cursor.execute(_SQL[name], values).fetchall()
+    def _rows(self, statement: str, /, **values: Any) -> list[Any]:
+        return self._cursor.rows(statement, values)
 
-    def _row(self, name: str, /, **values: Any) -> Any:
-        return self._cursor.execute(_SQL[name], values).fetchone()
+    def _row(self, statement: str, /, **values: Any) -> Any:
+        return self._cursor.row(statement, values)
 
     def find_request(self, request_id: str, step: int = 1) -> DecisionRow | None:
         return _decision_row(self._row("find_request", request_id=request_id, step=step))
@@ -385,6 +207,17 @@ class Reader:
     def count_all_identities(self) -> int:
         return int(self._row("count_all_identities")[0])
 
+    def find_owner(self, decision_id: str) -> str | None:
+        """Return the key of the person that a decision was for."""
+        row = self._row("find_owner", decision_id=decision_id)
+        return None if row is None else str(row[0])
+
+    def find_customer(self, customer_key: str) -> CustomerRow | None:
+        row = self._row("find_customer", customer_key=customer_key)
+        return (
+            None if row is None else CustomerRow(profile=profile_from_json(row[0]), create_time=row[1], version=row[2])
+        )
+
     def find_profile(self, customer_key: str) -> Profile | None:
         row = self._row("find_customer", customer_key=customer_key)
         return None if row is None else profile_from_json(row[0])
@@ -405,6 +238,10 @@ class Reader:
         rows = self._rows("list_reservations", decision_id=decision_id, step=step)
         return [ReservationRow(**dict(zip(_names(ReservationRow), row, strict=True))) for row in rows]
 
+    def find_fact(self, name: str) -> bytes | None:
+        row = self._row("find_fact", name=name)
+        return None if row is None else bytes(row[0])
+
     def list_expired(self, now: int) -> list[ReservationRow]:
         """Return open reservations that expired by then, the oldest first."""
         rows = self._rows("list_expired", now=now)
@@ -414,23 +251,31 @@ class Reader:
 class Unit(Reader):
     """A unit of work: reads see its own writes; all of it is kept or nothing."""
 
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor)
+        self.sums: dict[Cell, Sums] = {}
+        """What is to be added to statistics, at the end of the transaction."""
+
     def _run(self, name: str, values: Mapping[str, Any]) -> int:
-        return self._cursor.execute(_SQL[name], values).rowcount
+        return self._cursor.run(name, values)
 
     def insert_decision(self, row: DecisionRow) -> bool:
         """Insert a decision; False where its request_id or its step is taken."""
-        try:
-            self._run("insert_decision", _values(row))
-        except sqlite3.IntegrityError:
+        request = {"request_id": row.request_id, "step": row.step}
+        if not self._run("insert_request", {**request, "decision_id": row.decision_id}):
             return False
-        return True
+        if self._run("insert_decision", _values(row)):
+            return True
+        self._run("delete_request", request)
+        return False
 
     def insert_outcome(self, row: OutcomeRow) -> None:
         self._run("insert_outcome", _values(row))
 
     def add_statistics(self, sums: Iterable[tuple[Cell, Sums]]) -> None:
         """Add to sums; those that are not there yet begin with 0."""
-        self._cursor.executemany(_SQL["add_statistics"], [_values(cell) | _values(added) for cell, added in sums])
+        for cell, added in sums:
+            self.sums[cell] = self.sums.get(cell, Sums()) + added
 
     def delete_statistics(self, before_hour: int) -> None:
         """Delete the sums of hours before this one, of all bundles."""
@@ -439,13 +284,9 @@ class Unit(Reader):
     def insert_contact(self, row: ContactRow) -> None:
         self._run("insert_contact", _values(row))
 
-    def put_budget(self, row: BudgetRow) -> None:
-        """Write a budget's period, whether it is there or not."""
-        values = _values(row)
-        keys = {f"key_{name}": values[name] for name in ("budget", "period_start")}
-        changes = {f"new_{name}": value for name, value in values.items() if f"key_{name}" not in keys}
-        if self._run("update_budget", keys | changes) == 0:
-            self._run("insert_budget", values)
+    def add_budget(self, row: BudgetRow) -> None:
+        """Add these amounts to a budget's period, which begins with them where it is not there, and set its price."""
+        self._run("add_budget", _values(row))
 
     def insert_reservation(self, row: ReservationRow) -> None:
         self._run("insert_reservation", _values(row))
@@ -462,16 +303,33 @@ class Unit(Reader):
             },
         )
 
-    def insert_customer(self, customer_key: str, profile: Profile, moment: int) -> None:
-        text = profile_to_json(profile)
-        self._run(
-            "insert_customer",
-            {"customer_key": customer_key, "profile": text, "create_time": moment, "update_time": moment},
+    def insert_customer(self, customer_key: str, profile: Profile, moment: int) -> bool:
+        """Insert a person; False where they are there already."""
+        return bool(
+            self._run(
+                "insert_customer",
+                {
+                    "customer_key": customer_key,
+                    "profile": profile_to_json(profile),
+                    "create_time": moment,
+                    "update_time": moment,
+                    "version": 0,
+                },
+            )
         )
 
-    def insert_identities(self, customer_key: str, hashes: Iterable[bytes]) -> None:
-        for identity_hash in hashes:
-            self._run("insert_identity", {"identity_hash": identity_hash, "customer_key": customer_key})
+    def insert_identities(self, customer_key: str, hashes: Iterable[bytes]) -> bool:
+        """Give identities to a person; False where somebody has one of them."""
+        values = [{"identity_hash": identity_hash, "customer_key": customer_key} for identity_hash in hashes]
+        return sum(self._run("insert_identity", value) for value in values) == len(values)
+
+    def claim_customer(self, customer_key: str, version: int) -> bool:
+        """Mark a person as changed; False where they are not there any more, or were changed since this version was read."""
+        return bool(self._run("claim_customer", {"key_customer_key": customer_key, "key_version": version}))
+
+    def touch_customer(self, customer_key: str) -> None:
+        """Mark a person as changed, so that decisions made from what was known before are made again."""
+        self._run("touch_customer", {"key_customer_key": customer_key})
 
     def update_profile(self, customer_key: str, profile: Profile, moment: int) -> None:
         self._run(
@@ -505,10 +363,16 @@ class Unit(Reader):
         profile = self.find_profile(winner) or Profile()
         for loser in losers:
             profile = (self.find_profile(loser) or Profile()).updated(profile)
-            for table in _KEYED:
+            for table in KEYED:
                 self._run(f"move_{table.name}", {"key_customer_key": loser, "new_customer_key": winner})
             self._run("delete_customer", {"customer_key": loser})
         self.update_profile(winner, profile, moment)
+        self.touch_customer(winner)
+
+    def settle_fact(self, name: str, value: bytes) -> bytes:
+        """Write a fact down where it is not known yet; return what it is."""
+        self._run("insert_fact", {"name": name, "value": value})
+        return self.find_fact(name) or value
 
     def insert_pause(self, row: PauseRow) -> None:
         self._run("delete_pause", {"channel": row.channel})
@@ -538,31 +402,24 @@ def _outcome_row(row: Any) -> OutcomeRow:
     return OutcomeRow(**values)
 
 
+def person_locks(keys: Iterable[str], hashes: Iterable[bytes] = ()) -> list[int]:
+    """Return the locks under which persons, and what identities they have, may be written."""
+    return [lock_key("person", key) for key in keys] + [lock_key("identity", h) for h in hashes]
+
+
+_KEY_FACT = "identity_key"
+LEDGER = lock_key("table", "budgets")
+"""Under which budgets and reservations may be written."""
+PAUSES = lock_key("table", "pauses")
+
+
 class Store:
     """One database. Threads may share it; `write` blocks until its unit is on disk."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_engine(url)
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        self._writer = GroupWriter(self._connect())
-
-    def _connect(self) -> sqlite3.Connection:
-        pooled = self._engine.raw_connection()
-        connection = cast(sqlite3.Connection, pooled.driver_connection)
-        pooled.detach()
-        connection.isolation_level = None
-        return connection
-
-    def _reader(self) -> Reader:
-        reader = getattr(self._local, "reader", None)
-        if reader is None:
-            connection = self._connect()
-            with self._lock:
-                self._connections.append(connection)
-            reader = self._local.reader = Reader(connection.cursor())
-        return cast(Reader, reader)
+    def __init__(self, url: str, connections: int = 8) -> None:
+        self._database = open_database(url, connections)
+        self._sums: dict[Cell, Sums] = {}
+        self._writer = GroupWriter(self._database.session(), self._sums.clear, self._add_sums)
 
     def read(self, question: Callable[[Reader], T]) -> T:
         """Ask the database something; each statement sees all that is committed by then.
@@ -572,19 +429,43 @@ class Store:
         StoreUnavailable: the database is locked or cannot be read.
         """
         try:
-            return question(self._reader())
-        except sqlite3.Error as error:
+            return self._database.reading(lambda cursor: question(Reader(cursor)))
+        except self._database.broken as error:
             raise StoreUnavailable(f"the database cannot be read: {error}; try again") from error
 
-    def write(self, unit: Callable[[Unit], T]) -> T:
-        """Run a unit of work and return what it returned, once it is on disk; see GroupWriter.run for what it raises."""
-        return self._writer.run(lambda cursor: unit(Unit(cursor)))
+    def write(self, unit: Callable[[Unit], T], locks: Iterable[int] = ()) -> T:
+        """Run a unit of work and return what it returned, once it is on disk; see GroupWriter.run for what it raises.
+
+        The locks are held until then against the units of every process.
+        """
+
+        def run(cursor: Cursor) -> T:
+            work = Unit(cursor)
+            result = unit(work)
+            for cell, sums in work.sums.items():
+                self._sums[cell] = self._sums.get(cell, Sums()) + sums
+            return result
+
+        return self._writer.run(run, locks)
+
+    def claim_key(self, key: bytes) -> bool:
+        """Tell whether identities are hashed under this key here; the first key that asks is the database's."""
+        value = hmac.digest(key, b"identity key", "sha256")
+        found = self.read(lambda reader: reader.find_fact(_KEY_FACT))
+        if found is None:
+            found = self.write(lambda unit: unit.settle_fact(_KEY_FACT, value))
+        return hmac.compare_digest(found, value)
+
+    def _add_sums(self, cursor: Cursor) -> None:
+        """Add what a group of units had to add to statistics: in one order everywhere, so that no two groups wait for each other."""
+        cells = sorted(self._sums, key=_values_of)
+        cursor.run_many("add_statistics", [_values(cell) | _values(self._sums[cell]) for cell in cells])
 
     def close(self) -> None:
         """Commit what waits and close every connection."""
         self._writer.close()
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-        self._engine.dispose()
+        self._database.close()
+
+
+def _values_of(row: object) -> tuple[Any, ...]:
+    return tuple(_values(row).values())

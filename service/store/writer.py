@@ -1,49 +1,77 @@
 """Group commit: concurrent units of work share one transaction, and each is answered only after its commit.
 
-One thread writes. It takes all units that wait, runs each in a savepoint so that one failing does not undo the others, and commits
-once. With a synchronous commit of milliseconds this turns hundreds of rows a second into thousands, at no risk: who waits is told
-after the data are on disk.
+One thread writes. It takes all units that wait, runs each so that one failing does not undo the others, and commits once. With a
+synchronous commit of milliseconds this turns hundreds of rows a second into thousands, at no risk: who waits is told after the data are
+on disk.
 """
 
 import queue
-import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from models.errors import StoreUnavailable
+from service.store.database import Cursor, Session
 
 T = TypeVar("T")
 _BATCH = 256
-_Job = tuple[Callable[[sqlite3.Cursor], Any], "Future[Any]"]
+_ATTEMPTS = 3
+_WAIT_SECONDS = 30.0
+"""How long a caller waits for its commit: longer than any statement may take."""
+_Ending = Callable[[Cursor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A unit that waits, with the locks that it needs and what becomes of it."""
+
+    unit: Callable[[Cursor], Any]
+    locks: tuple[int, ...]
+    future: "Future[Any]" = field(default_factory=Future)
+
+
+_Answer = tuple[Any, Exception | None]
 
 
 class GroupWriter:
-    """Runs units of work on one connection of its own, gathered into shared commits."""
+    """Runs units of work through one session, gathered into shared commits.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    `ending` runs once after the units of a group, before its commit, and `starting` before them.
+    """
+
+    def __init__(
+        self, session: Session, starting: Callable[[], None] = lambda: None, ending: _Ending = lambda _: None
+    ) -> None:
+        self._session = session
+        self._starting = starting
+        self._ending = ending
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="group-writer", daemon=True)
         self._thread.start()
 
-    def run(self, unit: Callable[[sqlite3.Cursor], T]) -> T:
-        """Run a unit of work and return what it returned, once that is committed.
+    def run(self, unit: Callable[[Cursor], T], locks: Iterable[int] = ()) -> T:
+        """Run a unit of work and return what it returned, once that is committed. It may be run more than once, and is kept once.
 
         Raises
         ------
-        StoreUnavailable: the database is locked or cannot be written, or the writer is closed; nothing of the unit was kept. Whatever
-        the unit itself raises undoes the unit and is raised here.
+        StoreUnavailable: the database is locked or cannot be written, or the writer is closed; try again, the unit may have been kept
+        only where the database was lost in the middle of its commit. Whatever the unit itself raises undoes the unit and is raised here.
         """
-        future: Future[T] = Future()
+        job = _Job(unit, tuple(locks))
         with self._lock:
             if self._is_closed:
                 raise StoreUnavailable("the store is closed")
-            self._jobs.put((unit, future))
-        return future.result()
+            self._jobs.put(job)
+        try:
+            return job.future.result(_WAIT_SECONDS)  # type: ignore[no-any-return]  # the future is of this unit
+        except TimeoutError as error:
+            if not job.future.cancel() and job.future.done():
+                return job.future.result()  # type: ignore[no-any-return]  # as above
+            raise StoreUnavailable("the database does not answer; try again") from error
 
     def close(self) -> None:
         """Commit what waits, then stop."""
@@ -53,7 +81,7 @@ class GroupWriter:
             self._is_closed = True
             self._jobs.put(None)
         self._thread.join()
-        self._connection.close()
+        self._session.close()
 
     def _run(self) -> None:
         while True:
@@ -61,7 +89,7 @@ class GroupWriter:
             if job is None:
                 return
             batch, is_last = self._gather(job)
-            self._commit(batch)
+            self._keep(batch)
             if is_last:
                 return
 
@@ -78,43 +106,54 @@ class GroupWriter:
             batch.append(job)
         return batch, False
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _keep(self, batch: list[_Job]) -> None:
         """Run a batch in one transaction and answer each of its jobs."""
-        answers: list[tuple[Future[Any], Any, BaseException | None]] = []
+        batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
         try:
-            cursor = self._connection.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            for unit, future in batch:
-                answers.append((future, *_run_in_savepoint(cursor, unit)))
-            cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
+            answers = self._transact(batch)
+        except Exception as error:  # whoever waits is told, and the writer goes on
             failure = StoreUnavailable(f"the database cannot be written: {error}; try again")
             failure.__cause__ = error
-            for _, future in batch:
-                future.set_exception(failure)
-            return
-        for future, result, problem in answers:
+            answers = [(None, failure)] * len(batch)
+        for job, (result, problem) in zip(batch, answers, strict=True):
             if problem is None:
-                future.set_result(result)
+                job.future.set_result(result)
             else:
-                future.set_exception(problem)
+                job.future.set_exception(problem)
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    def _transact(self, batch: list[_Job]) -> list[_Answer]:
+        """Commit a batch, again where the transaction failed before its commit for a reason that has gone."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                answers = self._run_units(batch)
+            except self._session.broken as error:
+                is_repeated = attempt + 1 < _ATTEMPTS and self._session.is_worth_repeating(error)
+                self._session.roll_back()
+                if not is_repeated:
+                    raise
+            except Exception:
+                self._session.roll_back()
+                raise
+            else:
+                break
+        try:
+            self._session.commit()
+        except Exception:
+            self._session.roll_back()
+            raise
+        return answers
 
+    def _run_units(self, batch: list[_Job]) -> list[_Answer]:
+        self._starting()
+        self._session.begin(lock for job in batch for lock in job.locks)
+        answers = [self._run_unit(job) for job in batch]
+        self._ending(self._session.cursor)
+        return answers
 
-def _run_in_savepoint(
-    cursor: sqlite3.Cursor, unit: Callable[[sqlite3.Cursor], Any]
-) -> tuple[Any, BaseException | None]:
-    cursor.execute("SAVEPOINT unit")
-    try:
-        result, problem = unit(cursor), None
-    except sqlite3.OperationalError:
-        raise
-    except Exception as error:  # the unit's own error goes to whoever waits for it
-        cursor.execute("ROLLBACK TO unit")
-        result, problem = None, error
-    cursor.execute("RELEASE unit")
-    return result, problem
+    def _run_unit(self, job: _Job) -> _Answer:
+        try:
+            return self._session.run_unit(job.unit), None
+        except self._session.broken:
+            raise
+        except Exception as error:  # the unit's own error goes to whoever waits for it
+            return None, error

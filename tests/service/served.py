@@ -2,13 +2,14 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
@@ -28,6 +29,7 @@ from service.gen.channelchoice.v1.outcome_pb2 import Outcome, OutcomeResult, Out
 from service.gen.channelchoice.v1.outcome_service_pb2 import ReportOutcomesRequest
 from service.gen.channelchoice.v1.outcome_service_pb2_grpc import OutcomeServiceStub
 from service.settings import Settings
+from tests.postgres import PostgresServer
 from tests.service.examples import NOW, RULES
 
 _TIMEOUT_SECONDS = 30
@@ -53,7 +55,7 @@ class Served:
 
     app: App
     clock: MovedClock
-    database: Path
+    database: str
     grpc_channel: grpc.Channel = field(repr=False)
 
     @property
@@ -98,14 +100,51 @@ class Served:
         return [OutcomeStatus.Name(result.status).removeprefix("OUTCOME_STATUS_") for result in self.report(*outcomes)]
 
     def rows(self, question: str, *values: object) -> list[Any]:
-        """Ask the database file something, as anyone with the file could."""
+        """Ask the database something, as anyone who may read it could."""
         return ask_database(self.database, question, *values)
 
 
-def ask_database(path: Path, question: str, *values: object) -> list[Any]:
-    """Read rows of an SQLite file over a connection of its own."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute(question, values).fetchall()
+def sqlite_in(folder: Path) -> str:
+    """Return the URL of the SQLite file in a folder."""
+    return f"sqlite:///{folder / 'store.db'}"
+
+
+database_in: Callable[[Path], str] = sqlite_in
+"""The URL of the database that goes with a folder, of the engine that the test is about."""
+
+
+class PostgresDatabases:
+    """Databases of a server, one for each folder, until they are dropped."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._urls: dict[Path, str] = {}
+
+    def url(self, folder: Path) -> str:
+        if folder not in self._urls:
+            self._urls[folder] = self._server.make_migrated()
+        return self._urls[folder]
+
+    def drop(self) -> None:
+        for url in self._urls.values():
+            self._server.drop(url)
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Callable[..., Any]]:
+    """Connect to a database beside the service; what is called with a statement and values, for ?, runs it at once."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+            yield lambda statement, *values: connection.execute(statement, values)
+    else:
+        with contextlib.closing(psycopg.connect(url, autocommit=True)) as other:
+            yield lambda statement, *values: other.execute(statement.replace("?", "%s"), values or None)
+
+
+def ask_database(database: Path | str, question: str, *values: object) -> list[Any]:
+    """Read rows of a database, or of an SQLite file, over a connection of its own."""
+    with connected(f"sqlite:///{database}" if isinstance(database, Path) else database) as run:
+        return list(run(question, *values).fetchall())
 
 
 def settings_in(folder: Path, rules: str = RULES, **changes: Any) -> Settings:
@@ -114,7 +153,8 @@ def settings_in(folder: Path, rules: str = RULES, **changes: Any) -> Settings:
     rules_file.write_text(rules)
     known: dict[str, Any] = {
         "address": "127.0.0.1:0",
-        "database_url": f"sqlite:///{folder / 'store.db'}",
+        "database_url": database_in(folder),
+        "identity_key_file": folder / "identity.key",
         "rules_file": rules_file,
         "bundle_cache": folder / "bundles",
     }
@@ -140,7 +180,7 @@ def serve(
         target = f"{host}:{app.server.port}"
         channel = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
         closing.enter_context(channel)
-        yield Served(app=app, clock=clock, database=folder / "store.db", grpc_channel=channel)
+        yield Served(app=app, clock=clock, database=settings.database_url, grpc_channel=channel)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ from tests.service.security import ADMIN, write_tokens
 from tests.service.served import Served, refused, serve
 from tests.service.test_choose import reasons
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 CHANNELS = (NO_SEND, "in_app", "push", "email", "viber", "sms", "vk")
 
 

@@ -27,6 +27,8 @@ from tests.service.served import Served, serve
 from tests.service.test_admin import make_bundle
 from tests.service.test_choose import reasons
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 ONE_A_DAY = RULES.replace("limit = 3", "limit = 1")
 ONE_PUSH = RULES + '\n[[caps]]\nname = "push-day"\nchannel = "push"\nlimit = 1\nwindow_hours = 24\n'
 

@@ -1,7 +1,6 @@
 """Budgets over gRPC: what is reserved, committed and released, and that nothing is ever reserved beyond them."""
 
 import contextlib
-import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,11 +39,14 @@ from service.gen.channelchoice.v1.outcome_pb2 import (
     OutcomeType,
 )
 from service.store.rows import new_decision_id
-from service.store.store import Store, Unit
+from service.store.store import LEDGER, Store, Unit
+from tests.service import served
 from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, moment_of, outcome, rubles
 from tests.service.security import ADMIN, write_tokens
-from tests.service.served import MovedClock, Served, ask_database, refused, serve
+from tests.service.served import MovedClock, Served, ask_database, connected, refused, serve
 from tests.unit.examples import with_channels
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 SMS = 5_300_000
 """Price of an SMS in micros."""
@@ -437,11 +439,11 @@ def test_a_lowered_budget_reserves_nothing_more(tmp_path: Path) -> None:
 def test_decision_and_reservation_are_kept_together_or_not_at_all(tmp_path: Path) -> None:
     """Where the reservation cannot be written there is no decision either, and the call can be repeated."""
     with serve_with(tmp_path, budget("6")) as service:
-        with contextlib.closing(sqlite3.connect(service.database)) as connection:
-            connection.execute("ALTER TABLE reservations RENAME TO hidden")
+        with connected(service.database) as run:
+            run("ALTER TABLE reservations RENAME TO hidden")
             with refused() as refusal:
                 service.decide(sms(1))
-            connection.execute("ALTER TABLE hidden RENAME TO reservations")
+            run("ALTER TABLE hidden RENAME TO reservations")
         kept = service.rows("SELECT count(*) FROM decisions")
         decision = service.choose(sms(1))
         spent = standing(service)
@@ -459,7 +461,7 @@ RULES_OF_SIX = parse_rules(RULES + budget("6"))
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened = Store(served.database_in(tmp_path))
     yield opened
     opened.close()
 
@@ -509,7 +511,7 @@ def test_decisions_made_together_are_checked_as_they_were_made(store: Store) -> 
 
 def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
     """Two stores that write at once, each from several threads, reserve just what the budget pays for."""
-    url = f"sqlite:///{tmp_path / 'store.db'}"
+    url = served.database_in(tmp_path)
     rules = parse_rules(RULES + budget("60"))
     stores = [Store(url), Store(url)]
 
@@ -521,7 +523,7 @@ def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
             context = replace(with_channels("sms"), decision_id=f"decision-{number}", budgets=states)
             decision = decide(context, rules, None)
             try:
-                opened.write(lambda work, made=decision: reserve(work, rules, [made]))  # type: ignore[misc]  # bound at once
+                opened.write(lambda work, made=decision: reserve(work, rules, [made]), [LEDGER])  # type: ignore[misc]  # bound at once
             except BudgetShort as short:
                 most[short.budget] = short.left_micros
             else:
@@ -535,4 +537,4 @@ def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
 
     assert sent == 11
     assert found.spending.reserved_micros == 11 * SMS
-    assert ask_database(tmp_path / "store.db", "SELECT sum(reserved_micros) FROM reservations") == [(11 * SMS,)]
+    assert ask_database(url, "SELECT sum(reserved_micros) FROM reservations") == [(11 * SMS,)]

@@ -53,6 +53,8 @@ from tests.service.examples import (
 from tests.service.security import ADMIN, write_tokens
 from tests.service.served import MovedClock, Served, read_refusal, refused, serve
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 HELD_OUT = RULES + '\n[holdout]\nshare = 1.0\nsalt = "test"\n'
 
 

@@ -52,9 +52,12 @@ from service.learning import KEPT_HOURS, Learner
 from service.store.engine import MIGRATIONS
 from service.store.store import Reader, Store
 from tests.funnels import write_funnel
+from tests.service import served
 from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, identity, outcome
 from tests.service.security import ADMIN, write_tokens
 from tests.service.served import Served, ask_database, serve
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 T = TypeVar("T")
 FREE_RULES = (
@@ -381,7 +384,7 @@ class Ticks:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened = Store(served.database_in(tmp_path))
     yield opened
     opened.close()
 

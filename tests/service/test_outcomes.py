@@ -30,6 +30,8 @@ from tests.service.examples import DAY, HOUR, NOW, choose_request, identity, mom
 from tests.service.served import Served
 from tests.service.test_choose import reasons
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 CONTACTS = "SELECT start_time, end_time, is_open FROM contacts"
 
 

@@ -308,7 +308,7 @@ def test_check_names_the_key_of_a_broken_rules_file(root: Path, tmp_path: Path) 
         (["--workers", "0"], {}, "workers: "),
         (["--address", "0.0.0.0:1"], {}, "address: 0.0.0.0 is not loopback"),
         ([], {"CHANNEL_CHOICE_WORKRES": "1"}, "CHANNEL_CHOICE_WORKRES: no such setting"),
-        (["--database-url", "postgresql://x/y"], {}, "database_url: the store runs on SQLite"),
+        (["--database-url", "mysql://x/y"], {}, "database_url: the store runs on SQLite"),
         (["--bundle", "/nowhere"], {}, "bundle /nowhere: has no manifest.json"),
         (["--tokens-file", "/nowhere"], {}, "tokens_file: there is no file /nowhere"),
         (["--identity-key-file", "/nowhere/key"], {}, "identity_key_file: cannot be read or made"),

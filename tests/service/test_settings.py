@@ -133,6 +133,14 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in str(settings.public()) + repr(settings)
 
 
+def test_the_database_password_is_not_shown() -> None:
+    """Settings as printed say which database, and as whom, but not with what password."""
+    settings = load_settings({"database_url": "postgresql://shop:hunter@2:x@host:5432/choice?sslmode=require"})
+
+    assert settings.public()["database_url"] == "postgresql://shop:***@host:5432/choice?sslmode=require"
+    assert "hunter" not in str(settings.public()) + repr(settings)
+
+
 GOOD_TOKEN = f'[[tokens]]\nname = "shop"\nsha256 = "{"0" * 64}"\npermissions = ["decide"]\n'
 
 
@@ -195,6 +203,21 @@ def test_the_identity_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> No
     assert first == second
     assert len(first) == 32
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("engine")
+def test_another_identity_key_stops_the_start(tmp_path: Path) -> None:
+    """A process with a key of its own would not know the customers of the others: it is refused, also while there are none yet."""
+    with serve(tmp_path):
+        pass
+
+    with (
+        pytest.raises(SettingsInvalid, match="another key than the database") as error,
+        serve(tmp_path, identity_key_file=tmp_path / "other.key"),
+    ):
+        pass
+
+    assert error.value.violations[0].field == "identity_key_file"
 
 
 def test_a_lost_identity_key_stops_the_start(tmp_path: Path) -> None:

@@ -6,30 +6,77 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
 
 from models.errors import SettingsInvalid, StoreInvalid, StoreUnavailable
-from service.store import engine, schema
-from service.store.engine import HEAD, MIGRATIONS, open_engine
-from service.store.store import PauseRow, Store, Unit
+from service.store import schema, sqlite
+from service.store.database import Cursor
+from service.store.engine import HEAD, MIGRATIONS, asking, make_engine, parse_url
+from service.store.store import ContactRow, PauseRow, Store, Unit
 from service.store.writer import GroupWriter
+from tests.postgres import PostgresServer
+from tests.service import served
 from tests.service.examples import choose_request
-from tests.service.served import Served, ask_database, refused, serve
+from tests.service.served import ask_database, connected, refused, serve, sqlite_in
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without any table, of each engine."""
+    if request.param == "sqlite":
+        yield sqlite_in(tmp_path)
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.make_database()
+        yield url
+        server.drop(url)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}")
+def url(engine: str, tmp_path: Path) -> str:
+    """The URL of a database of each engine."""
+    return served.database_in(tmp_path)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url)
     yield opened
     opened.close()
+
+
+def migrated_to(url: str, revision: str) -> None:
+    """Give a database the schema of an earlier version, with a decision, an outcome and a customer in it."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    older = make_engine(parse_url(url))
+    with older.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        for statement in OF_ANY_VERSION:
+            connection.exec_driver_sql(statement)
+    older.dispose()
+
+
+OF_ANY_VERSION = (
+    "INSERT INTO pauses VALUES ('push', 0, 'test')",
+    "INSERT INTO customers (customer_key, profile, create_time, update_time) VALUES ('c1', '{}', 1, 2)",
+    "INSERT INTO identities VALUES ('h1', 'c1')",
+    "INSERT INTO decisions VALUES ('019a4ee5-0000-7000-8000-000000000001', 1, 'r1', 'd1', 'c1', 1762246800000000, 'spring', 'live',"
+    " 'send', 'push', 1762246800000000, 0.5, 0, 900000000, 'greedy', '', 'rules', '1', '{}', '{}', '{}', NULL)",
+    "INSERT INTO outcomes VALUES ('e1', 'd1', '019a4ee5-0000-7000-8000-000000000001', 1, 'c1', 'sent', 1, 2, 'accepted', NULL, NULL, '0',"
+    " NULL, NULL)",
+)
+"""Rows as every version of the schema takes them."""
 
 
 def pause(name: str) -> PauseRow:
@@ -56,61 +103,94 @@ def test_head_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
-    """A database that was migrated has the tables, columns and indexes of schema.metadata, and no others."""
-    opened = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
-    with opened.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = compare_metadata(context, schema.metadata)
-    opened.dispose()
+def is_partition(thing: Any, name: str | None, kind: str, *_: Any) -> bool:
+    table = name if kind == "table" else thing.table.name
+    return str(table).startswith("decisions_")
+
+
+def test_migrations_make_exactly_the_schema(empty: str) -> None:
+    """A database that was migrated has the tables, columns and indexes of schema.metadata, and no others but partitions."""
+    with asking(empty) as connection:
+        options = {"compare_type": True, "include_object": lambda *known: not is_partition(*known)}
+        differences = compare_metadata(MigrationContext.configure(connection, opts=options), schema.metadata)
 
     assert differences == []
 
 
-def test_a_database_is_migrated_once(tmp_path: Path) -> None:
+def test_a_database_is_migrated_once(empty: str) -> None:
     """Opening again keeps what is stored."""
-    url = f"sqlite:///{tmp_path / 'store.db'}"
+    url = empty
     for name in ("push", "email"):
         opened = Store(url)
         opened.write(lambda unit, name=name: unit.insert_pause(pause(name)))  # type: ignore[misc]  # bound at once
         opened.close()
 
-    assert ask_database(tmp_path / "store.db", "SELECT channel FROM pauses ORDER BY channel") == [("email",), ("push",)]
+    assert ask_database(url, "SELECT channel FROM pauses ORDER BY channel") == [("email",), ("push",)]
 
 
-def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """A database of an earlier version gets what is new, and keeps what is stored."""
-    path = tmp_path / "store.db"
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    older = create_engine(f"sqlite:///{path}")
-    with older.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(schema.pauses.insert().values(channel="push", pause_time=0, reason="test"))
-    older.dispose()
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_a_database_of_any_version_is_brought_up_to_date(empty: str, revision: str) -> None:
+    """A database of an earlier version gets what is new, and everything in it is found as before."""
+    migrated_to(empty, revision)
 
-    opened = Store(f"sqlite:///{path}")
-    kept = opened.read(lambda reader: reader.list_pauses())
+    opened = Store(empty)
+    pauses = opened.read(lambda reader: reader.list_pauses())
+    by_request = opened.read(lambda reader: reader.find_request("r1"))
+    by_step = opened.read(lambda reader: reader.find_step("019a4ee5-0000-7000-8000-000000000001", 1))
+    outcomes = opened.read(lambda reader: reader.list_outcomes("019a4ee5-0000-7000-8000-000000000001"))
+    customer = opened.read(lambda reader: reader.find_customer("c1"))
     opened.close()
 
-    assert kept == [pause("push")]
-    assert ask_database(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
-    assert ask_database(path, "SELECT count(*) FROM reservations") == [(0,)]
+    assert pauses == [pause("push")]
+    assert by_request is not None
+    assert by_request == by_step
+    assert (by_request.customer_key, by_request.trainable, by_request.actions) == ("c1", True, None)
+    assert [row.event_id for row in outcomes] == ["e1"]
+    assert customer is not None
+    assert (customer.create_time, customer.version) == (1, 0)
+    assert ask_database(empty, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert ask_database(empty, "SELECT count(*) FROM reservations") == [(0,)]
 
 
-def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_a_migration_that_fails_changes_nothing(empty: str) -> None:
+    """Where a step of a migration cannot be made the database is as it was before, and the start is refused."""
+    migrated_to(empty, "0003")
+    with connected(empty) as run:
+        run("CREATE TABLE requests (something INTEGER)")
+
+    with pytest.raises(StoreInvalid, match="already exists"):
+        Store(empty)
+
+    assert ask_database(empty, "SELECT version_num FROM alembic_version") == [("0003",)]
+    with connected(empty) as run:
+        run("DROP TABLE requests")
+    Store(empty).close()
+    assert ask_database(empty, "SELECT version FROM customers") == [(0,)]
+
+
+def test_processes_that_start_at_once_migrate_once(empty: str) -> None:
+    """Of several that open an empty database at the same time one makes its tables, and all can use them."""
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: Store(empty), range(4)))
+    for number, one in enumerate(opened):
+        one.write(lambda unit, number=number: unit.insert_pause(pause(str(number))))  # type: ignore[misc]  # bound at once
+    found = opened[0].read(lambda reader: reader.list_pauses())
+    for one in opened:
+        one.close()
+
+    assert [row.channel for row in found] == ["0", "1", "2", "3"]
+
+
+def test_a_schema_of_a_newer_version_is_refused(empty: str) -> None:
     """Old code does not touch a database of newer code, and says to run that."""
-    path = tmp_path / "store.db"
-    Store(f"sqlite:///{path}").close()
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.commit()
+    Store(empty).close()
+    with connected(empty) as run:
+        run("UPDATE alembic_version SET version_num = '9999'")
 
     with pytest.raises(StoreInvalid, match=r"9999 is newer than this version's .*; run a newer version"):
-        Store(f"sqlite:///{path}")
+        Store(empty)
 
-    assert ask_database(path, "SELECT version_num FROM alembic_version") == [("9999",)]
+    assert ask_database(empty, "SELECT version_num FROM alembic_version") == [("9999",)]
 
 
 # --- databases that cannot be had
@@ -152,7 +232,9 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     ("url", "problem"),
     [
         ("nonsense", "write one such as sqlite:///"),
-        ("postgresql://host/name", "runs on SQLite"),
+        ("mysql://host/name", "runs on SQLite and PostgreSQL"),
+        ("postgresql+asyncpg://host/name", "runs on SQLite and PostgreSQL"),
+        ("postgresql://host", "name a database"),
         ("sqlite://", "name a file"),
         ("sqlite:///:memory:", "name a file"),
     ],
@@ -167,7 +249,7 @@ def test_a_url_of_another_kind_is_refused(url: str, problem: str) -> None:
 
 def test_a_database_locked_at_start_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new database that another process holds says so, and what to do about it."""
-    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     path = tmp_path / "store.db"
     sqlite3.connect(path).close()
     with locked(path), pytest.raises(StoreInvalid, match="database is locked; another process holds it"):
@@ -176,9 +258,9 @@ def test_a_database_locked_at_start_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def test_a_locked_database_makes_calls_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the database a decision is UNAVAILABLE with RetryInfo; afterwards it is made."""
-    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     with serve(tmp_path) as service:
-        with locked(service.database), refused() as refusal:
+        with locked(tmp_path / "store.db"), refused() as refusal:
             service.choose(choose_request())
         decided = service.choose(choose_request())
 
@@ -190,14 +272,15 @@ def test_a_locked_database_makes_calls_unavailable(tmp_path: Path, monkeypatch: 
     assert not decided.replayed
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_database_that_cannot_be_read_frees_its_locks(tmp_path: Path) -> None:
     """After calls failed in reading, the same customer is served as soon as the database is back."""
     with serve(tmp_path) as service:
-        with contextlib.closing(sqlite3.connect(service.database)) as connection:
-            connection.execute("ALTER TABLE identities RENAME TO hidden")
+        with connected(service.database) as run:
+            run("ALTER TABLE identities RENAME TO hidden")
             with refused() as refusal:
                 service.choose(choose_request())
-            connection.execute("ALTER TABLE hidden RENAME TO identities")
+            run("ALTER TABLE hidden RENAME TO identities")
 
         assert refusal[0].code is grpc.StatusCode.UNAVAILABLE
         assert service.decide(choose_request()).decision_id
@@ -236,15 +319,27 @@ def test_a_failing_unit_does_not_undo_its_neighbours(store: Store) -> None:
 def test_a_unit_that_breaks_a_constraint_is_undone_alone(store: Store) -> None:
     """A refused row raises in its own unit; the writer goes on."""
 
+    contact = ContactRow(
+        decision_id="d",
+        step=1,
+        customer_key="c",
+        channel="push",
+        topic="",
+        category="marketing",
+        start_time=0,
+        end_time=0,
+        is_open=True,
+    )
+
     def twice(unit: Unit) -> None:
         for _ in range(2):
-            unit.insert_identities("0" * 32, [b"same"])
+            unit.insert_contact(contact)
 
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
         store.write(twice)
     store.write(lambda unit: unit.insert_pause(pause("push")))
 
-    assert store.read(lambda reader: reader.find_identities([b"same"])) == {}
+    assert store.read(lambda reader: reader.list_contacts("c", -1)) == []
     assert len(store.read(lambda reader: reader.list_pauses())) == 1
 
 
@@ -252,15 +347,15 @@ def test_close_commits_what_waits(tmp_path: Path) -> None:
     """Units that were handed in before the writer is closed are on disk when it is."""
     path = tmp_path / "store.db"
     Store(f"sqlite:///{path}").close()
-    writer = GroupWriter(sqlite3.connect(path, check_same_thread=False, isolation_level=None))
+    writer = GroupWriter(sqlite.Sqlite(parse_url(sqlite_in(tmp_path))).session())
     is_open, is_begun = threading.Event(), threading.Event()
 
-    def hold_back(_cursor: sqlite3.Cursor) -> None:
+    def hold_back(_cursor: Cursor) -> None:
         is_begun.set()
         is_open.wait(10)
 
-    def insert(cursor: sqlite3.Cursor, number: int) -> None:
-        cursor.execute("INSERT INTO pauses VALUES (?, 0, 'test')", (f"channel-{number}",))
+    def insert(cursor: Cursor, number: int) -> None:
+        cursor.run("insert_pause", {"channel": f"channel-{number}", "pause_time": 0, "reason": "test"})
 
     with ThreadPoolExecutor(12) as pool:
         pool.submit(writer.run, hold_back)
@@ -276,9 +371,9 @@ def test_close_commits_what_waits(tmp_path: Path) -> None:
     assert all(isinstance(answer, StoreUnavailable) for answer in answers if answer is not None)
 
 
-def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
+def test_a_closed_store_takes_nothing_more(url: str) -> None:
     """After close a write is refused and not lost in silence; closing again does nothing."""
-    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    store = Store(url)
     store.close()
     store.close()
 
@@ -297,7 +392,10 @@ def test_a_write_is_seen_by_every_reader_once_it_is_answered(store: Store) -> No
         assert all(pool.map(write_and_look, range(64)))
 
 
-def test_every_connection_is_durable(service: Served, store: Store) -> None:
-    """The database is in WAL mode, so that readers do not wait for writers."""
-    assert service.rows("PRAGMA journal_mode") == [("wal",)]
-    assert store.write(lambda unit: unit._cursor.execute("PRAGMA synchronous").fetchone()) == (2,)
+def test_every_connection_is_durable(tmp_path: Path) -> None:
+    """SQLite is in WAL mode, so that readers do not wait for writers, and synchronises fully."""
+    connection = sqlite.connect(parse_url(sqlite_in(tmp_path)))
+    mode, level = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous"))
+    connection.close()
+
+    assert (mode, level) == (("wal",), (2,))

@@ -24,6 +24,8 @@ from service.gen.channelchoice.v1.outcome_service_pb2 import StreamOutcomesReque
 from tests.service.examples import choose_request, outcome
 from tests.service.served import Served, refused, serve
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def basic(number: int) -> ChooseChannelRequest:
     request = choose_request(f"request-{number}", customer=f"customer-{number}")

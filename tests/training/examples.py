@@ -4,7 +4,6 @@ The shop is in Moscow and can send through push (free), email (free) and sms (pa
 """
 
 import contextlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,7 +35,7 @@ from service.registry import Registry
 from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, ReportedOutcome
 from service.store.rows import new_decision_id
 from service.store.store import Store
-from tests.service.served import MovedClock
+from tests.service.served import MovedClock, connected
 from training.dataset import Dataset
 from training.fit import Fitted, save
 from training.journal import LoggedDecision, LoggedOutcome, customer_hash, customer_key, write_log
@@ -170,9 +169,10 @@ def closing(moment: datetime = NOW + 30 * DAY) -> LoggedDecision:
 
 
 def run_sql(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:
-    """Run a statement on the file of a log, as anyone with the file could."""
-    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        return connection.execute(statement, values).fetchall()
+    """Run a statement on the database of a log, as anyone who may write it could."""
+    with connected(url) as run:
+        found = run(statement, *values)
+        return list(found.fetchall()) if found.description else []
 
 
 @dataclass(frozen=True, kw_only=True)

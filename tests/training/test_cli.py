@@ -106,9 +106,9 @@ def test_mistakes_are_told(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/db", "nonsense", "sqlite://"])
+@pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "sqlite://"])
 def test_other_databases_are_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A log that is not an SQLite file is refused by its setting."""
+    """A log on what the store does not run on is refused by its setting."""
     assert "database_url" in refused(["train", "--log", url], capsys)
 
 

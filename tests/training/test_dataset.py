@@ -1,6 +1,6 @@
 """Training data: which decisions are in it, what their labels are, and which columns they have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 from models.context import FeatureValue, Mode
 from models.errors import LogUnusable
 from models.features import FEATURES, Encoder
+from tests.postgres import PostgresServer
 from tests.training.examples import (
     DAY,
     HOUR,
@@ -31,6 +32,18 @@ from training.dataset import check_learnable, find_columns, read_dataset
 from training.journal import LoggedDecision, LoggedOutcome
 
 SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a decision log that nobody wrote yet, on each engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'log.db'}"
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.make_migrated()
+        yield url
+        server.drop(url)
 
 
 def read_one(url: str, *decisions: LoggedDecision) -> tuple[float, float, float]:
@@ -103,7 +116,7 @@ def test_what_a_machine_did_is_not_learned_from(log_url: str) -> None:
     gone = LoggedOutcome(type="unsubscribe", occur_time=NOW + HOUR)
     write(log_url, [logged("a", outcomes=[order(NOW + HOUR), gone]), closing()])
 
-    run_sql(log_url, "UPDATE outcomes SET machine_generated = 1")
+    run_sql(log_url, "UPDATE outcomes SET machine_generated = true")
     data = read_dataset(log_url, WINDOW)
 
     assert (data.response[0], data.value[0], data.unsubscribed[0]) == (0.0, 0.0, 0.0)
@@ -191,7 +204,7 @@ def test_engagement_is_that_with_the_message_itself(log_url: str, kind: str) -> 
 
     assert data.clicked.tolist() == [0.0, clicked, 0.0]
     assert data.seen.tolist() == [0.0, seen, 0.0]
-    run_sql(log_url, "UPDATE outcomes SET machine_generated = 1")
+    run_sql(log_url, "UPDATE outcomes SET machine_generated = true")
     assert not read_dataset(log_url, WINDOW).seen.any()
     assert not read_dataset(log_url, WINDOW).clicked.any()
 
@@ -514,7 +527,7 @@ def test_empty_log_is_refused(log_url: str) -> None:
     """A log without an entry is refused with what to do."""
     write(log_url, [])
 
-    with pytest.raises(LogUnusable, match=r"log\.db is empty; import or simulate one"):
+    with pytest.raises(LogUnusable, match=r"decision log .* is empty; import or simulate one"):
         read_dataset(log_url, WINDOW)
 
 

@@ -215,7 +215,7 @@ def test_import_of_a_part_goes_on(folder: Path, tmp_path: Path) -> None:
     main(command)
     whole = run_sql(url, "SELECT decision_id, channel, features FROM decisions ORDER BY decision_id")
     lost = to_micros(starbucks.START + timedelta(hours=200))
-    for table in ("outcomes", "contacts", "decisions"):
+    for table in ("outcomes", "contacts", "requests", "decisions"):
         lost_ids = "SELECT decision_id FROM decisions WHERE decide_time > ?"
         run_sql(url, f"DELETE FROM {table} WHERE decision_id IN ({lost_ids})", lost)
     assert counts(url)["decisions"] == CUSTOMERS * 2

@@ -1,0 +1,122 @@
+"""SQLite: one file, for one process."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL
+
+from service.store.database import BUSY_SECONDS, Cursor
+from service.store.statements import compile_statements
+
+T = TypeVar("T")
+BROKEN = (sqlite3.OperationalError,)
+
+
+@cache
+def _statements() -> dict[str, str]:
+    return compile_statements(sqlite.dialect(paramstyle="named"), sqlite.insert)
+
+
+def connect(url: URL) -> sqlite3.Connection:
+    """Open a connection that survives kill and power loss (WAL, full synchronisation) and can be read while written."""
+    connection = sqlite3.connect(str(url.database), timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+class SqliteCursor:
+    """Runs statements by name; see Cursor."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._sql = _statements()
+
+    def rows(self, name: str, values: Mapping[str, Any]) -> list[Any]:
+        return self._cursor.execute(self._sql[name], values).fetchall()
+
+    def row(self, name: str, values: Mapping[str, Any]) -> Any:
+        return self._cursor.execute(self._sql[name], values).fetchone()
+
+    def run(self, name: str, values: Mapping[str, Any]) -> int:
+        return self._cursor.execute(self._sql[name], values).rowcount
+
+    def run_many(self, name: str, values: Sequence[Mapping[str, Any]]) -> None:
+        self._cursor.executemany(self._sql[name], values)
+
+
+class SqliteSession:
+    """Writes groups of units, each in a savepoint; see Session."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.cursor: Cursor = SqliteCursor(connection)
+        self.broken: tuple[type[Exception], ...] = BROKEN
+
+    def begin(self, locks: Iterable[int]) -> None:
+        """Begin as the only writer of the file, which every lock is part of."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def run_unit(self, unit: Callable[[Cursor], T]) -> T:
+        self._connection.execute("SAVEPOINT unit")
+        try:
+            result = unit(self.cursor)
+        except self.broken:
+            raise
+        except Exception:
+            self._connection.execute("ROLLBACK TO unit")
+            self._connection.execute("RELEASE unit")
+            raise
+        self._connection.execute("RELEASE unit")
+        return result
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def is_worth_repeating(self, error: Exception) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Sqlite:
+    """An SQLite file; every thread that reads has a connection of its own."""
+
+    def __init__(self, url: URL) -> None:
+        self.broken: tuple[type[Exception], ...] = (sqlite3.Error,)
+        self._url = url
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def reading(self, question: Callable[[Cursor], T]) -> T:
+        cursor = getattr(self._local, "cursor", None)
+        if cursor is None:
+            connection = connect(self._url)
+            with self._lock:
+                self._connections.append(connection)
+            cursor = self._local.cursor = SqliteCursor(connection)
+        return question(cursor)
+
+    def session(self) -> SqliteSession:
+        return SqliteSession(connect(self._url))
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()

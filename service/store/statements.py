@@ -1,0 +1,192 @@
+"""Every statement of the store, written in SQLAlchemy Core and compiled once into the SQL of an engine.
+
+The hot path then speaks to the driver: building and running a Core statement costs several times what the database needs to answer it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import Dialect, Select, Table, bindparam, func, literal_column, select
+from sqlalchemy.sql.expression import ClauseElement
+
+from models.correction import ORDERS
+from service.store import schema
+
+PURCHASES = ("order", "store_purchase")
+ENGAGED = ("seen", "opened", "clicked")
+ACTIVE = ("visit", *ENGAGED, *PURCHASES)
+KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
+"""Tables whose rows follow a person who is merged into another."""
+
+_d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
+_b, _r, _i, _p = schema.budgets.c, schema.reservations.c, schema.identities.c, schema.customers.c
+_q = schema.requests.c
+
+
+def _select(table: Table) -> Select[Any]:
+    return select(*table.c)
+
+
+def _texts(values: Iterable[str]) -> list[Any]:
+    return [literal_column(f"'{value}'") for value in values]
+
+
+def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> ClauseElement:
+    clause = table.update().values({name: bindparam(f"new_{name}") for name in values})
+    for key in keys:
+        clause = clause.where(table.c[key] == bindparam(f"key_{key}"))
+    return clause
+
+
+_READS: dict[str, ClauseElement] = {
+    "find_request": _select(schema.decisions)
+    .join(schema.requests, (_q.decision_id == _d.decision_id) & (_q.step == _d.step))
+    .where(_q.request_id == bindparam("request_id"), _q.step == bindparam("step")),
+    "find_step": _select(schema.decisions).where(
+        _d.decision_id == bindparam("decision_id"), _d.step == bindparam("step")
+    ),
+    "find_owner": select(_d.customer_key).where(
+        _d.decision_id == bindparam("decision_id"), _d.step == literal_column("1")
+    ),
+    "list_steps": _select(schema.decisions).where(_d.decision_id == bindparam("decision_id")).order_by(_d.step),
+    "find_outcome": _select(schema.outcomes).where(_o.event_id == bindparam("event_id")),
+    "list_outcomes": _select(schema.outcomes)
+    .where(_o.decision_id == bindparam("decision_id"))
+    .order_by(_o.occur_time, _o.event_id),
+    "list_purchases": select(_o.occur_time)
+    .where(
+        _o.customer_key == bindparam("customer_key"),
+        _o.occur_time > bindparam("after"),
+        _o.type.in_(_texts(PURCHASES)),
+    )
+    .order_by(_o.occur_time),
+    "list_activity": select(_o.type, _o.occur_time, _o.decision_id, _o.step)
+    .where(
+        _o.customer_key == bindparam("customer_key"),
+        _o.occur_time > bindparam("after"),
+        _o.occur_time <= bindparam("until"),
+        _o.type.in_(_texts(ACTIVE)),
+        ~_o.machine_generated,
+    )
+    .order_by(_o.occur_time.desc(), _o.event_id)
+    .limit(bindparam("most"))
+    .offset(literal_column("0")),
+    "list_clicked": select(_o.decision_id, _o.step)
+    .where(
+        _o.customer_key == bindparam("customer_key"),
+        _o.occur_time >= bindparam("since"),
+        _o.occur_time < bindparam("until"),
+        _o.type == literal_column("'clicked'"),
+        _o.status == literal_column("'accepted'"),
+        ~_o.machine_generated,
+    )
+    .distinct()
+    .order_by(_o.decision_id, _o.step),
+    "list_orders": select(_o.event_id, _o.occur_time)
+    .where(
+        _o.customer_key == bindparam("customer_key"),
+        _o.occur_time >= bindparam("since"),
+        _o.occur_time < bindparam("until"),
+        _o.type.in_(_texts(ORDERS)),
+        _o.status != literal_column("'parked'"),
+        ~_o.machine_generated,
+    )
+    .order_by(_o.occur_time, _o.event_id),
+    "list_statistics": select(_s.bundle, _s.stage, _s.channel, _s.kind, _s.step, _s.hour, _s.observed, _s.expected)
+    .where(
+        _s.bundle == bindparam("bundle"),
+        _s.hour >= bindparam("since_hour"),
+        _s.hour <= bindparam("until_hour"),
+    )
+    .order_by(_s.hour, _s.stage, _s.channel, _s.kind, _s.step),
+    "list_contacts": _select(schema.contacts)
+    .where(
+        _c.customer_key == bindparam("customer_key"),
+        _c.start_time > bindparam("after"),
+        _c.is_open == bindparam("is_open"),
+    )
+    .order_by(_c.start_time, _c.decision_id, _c.step),
+    "find_contact": _select(schema.contacts).where(
+        _c.decision_id == bindparam("decision_id"), _c.step == bindparam("step")
+    ),
+    "find_identity": select(_i.customer_key).where(_i.identity_hash == bindparam("identity_hash")),
+    "count_identities": select(func.count())
+    .select_from(schema.identities)
+    .where(_i.customer_key == bindparam("customer_key")),
+    "count_all_identities": select(func.count()).select_from(schema.identities),
+    "find_customer": select(_p.profile, _p.create_time, _p.version).where(_p.customer_key == bindparam("customer_key")),
+    "list_pauses": _select(schema.pauses).order_by(schema.pauses.c.channel),
+    "find_budget": _select(schema.budgets)
+    .where(_b.budget == bindparam("budget"), _b.period_start <= bindparam("period_start"))
+    .order_by(_b.period_start.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0")),
+    "list_reservations": _select(schema.reservations)
+    .where(_r.decision_id == bindparam("decision_id"), _r.step == bindparam("step"))
+    .order_by(_r.budget),
+    "list_expired": _select(schema.reservations)
+    .where(_r.reserved_micros > literal_column("0"), _r.expire_time <= bindparam("now"))
+    .order_by(_r.expire_time, _r.decision_id, _r.step, _r.budget),
+    "find_fact": select(schema.facts.c.value).where(schema.facts.c.name == bindparam("name")),
+}
+
+_WRITES: dict[str, ClauseElement] = {
+    "insert_outcome": schema.outcomes.insert(),
+    "insert_contact": schema.contacts.insert(),
+    "insert_reservation": schema.reservations.insert(),
+    "insert_pause": schema.pauses.insert(),
+    "delete_statistics": schema.statistics.delete().where(_s.hour < bindparam("before_hour")),
+    "delete_pause": schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel")),
+    "delete_customer": schema.customers.delete().where(_p.customer_key == bindparam("customer_key")),
+    "delete_request": schema.requests.delete().where(
+        _q.request_id == bindparam("request_id"), _q.step == bindparam("step")
+    ),
+    "claim_customer": schema.customers.update()
+    .values(version=_p.version + literal_column("1"))
+    .where(_p.customer_key == bindparam("key_customer_key"), _p.version == bindparam("key_version")),
+    "touch_customer": schema.customers.update()
+    .values(version=_p.version + literal_column("1"))
+    .where(_p.customer_key == bindparam("key_customer_key")),
+    "update_reservation": _update(
+        schema.reservations, ["decision_id", "step", "budget"], ["reserved_micros", "committed_micros"]
+    ),
+    "update_profile": _update(schema.customers, ["customer_key"], ["profile", "update_time"]),
+    "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
+    "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
+    "update_outcome": _update(schema.outcomes, ["event_id"], ["status", "step", "customer_key"]),
+    **{f"move_{table.name}": _update(table, ["customer_key"], ["customer_key"]) for table in KEYED},
+}
+
+
+def _unless_there(table: Table, insert: Callable[[Table], Any]) -> ClauseElement:
+    """Return a statement that inserts a row, or does nothing where one of its keys is taken."""
+    found: ClauseElement = insert(table).on_conflict_do_nothing()
+    return found
+
+
+def _add(
+    table: Table, insert: Callable[[Table], Any], sums: Iterable[str], latest: Iterable[str] = ()
+) -> ClauseElement:
+    """Return a statement that inserts a row; where it is there, adds these columns to it and overwrites those."""
+    clause = insert(table)
+    changes = {name: table.c[name] + clause.excluded[name] for name in sums}
+    changes |= {name: clause.excluded[name] for name in latest}
+    found: ClauseElement = clause.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changes)
+    return found
+
+
+def compile_statements(dialect: Dialect, insert: Callable[[Table], Any]) -> dict[str, str]:
+    """Return the SQL of every statement by name; `insert` is the dialect's own, which knows conflicts."""
+    upserts = {
+        "insert_decision": _unless_there(schema.decisions, insert),
+        "insert_request": _unless_there(schema.requests, insert),
+        "insert_customer": _unless_there(schema.customers, insert),
+        "insert_identity": _unless_there(schema.identities, insert),
+        "insert_fact": _unless_there(schema.facts, insert),
+        "add_statistics": _add(schema.statistics, insert, ["observed", "expected"]),
+        "add_budget": _add(
+            schema.budgets, insert, ["reserved_micros", "committed_micros"], ["held_price", "price_time"]
+        ),
+    }
+    clauses = _READS | _WRITES | upserts
+    return {name: str(clause.compile(dialect=dialect)) for name, clause in clauses.items()}

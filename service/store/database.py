@@ -30,9 +30,17 @@ class Cursor(Protocol):
         """Run a statement and return how many rows it wrote."""
         ...
 
+    def insert(self, name: str, values: Mapping[str, Any]) -> None:
+        """Run an insert whose key is known to be free; it may be sent later, but before anything that reads its table."""
+        ...
+
     def run_many(self, name: str, values: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each of these values."""
         ...
+
+
+class Undone(Exception):
+    """Raised where one unit's failure undid its whole group; run the group again, carefully."""
 
 
 class Session(Protocol):
@@ -41,15 +49,24 @@ class Session(Protocol):
     `broken` are the errors after which nothing of the transaction can be kept; any other error undoes its own unit alone.
     """
 
-    cursor: Cursor
     broken: tuple[type[Exception], ...]
 
-    def begin(self, locks: Iterable[int]) -> None:
-        """Begin a transaction that holds these locks until its end, against every other session."""
+    @property
+    def cursor(self) -> Cursor: ...
+
+    def begin(self, locks: Iterable[int], *, is_careful: bool) -> None:
+        """Begin a transaction that holds these locks until its end, against every other session.
+
+        If it is careful, a unit that fails is always undone alone; else it may raise Undone.
+        """
         ...
 
     def run_unit(self, unit: Callable[[Cursor], T]) -> T:
         """Run a unit of work; what it raises undoes what it wrote and is raised."""
+        ...
+
+    def finish(self) -> None:
+        """Send what has not been sent yet; raises Undone where that fails."""
         ...
 
     def commit(self) -> None:

@@ -50,6 +50,9 @@ class SqliteCursor:
     def run(self, name: str, values: Mapping[str, Any]) -> int:
         return self._cursor.execute(self._sql[name], values).rowcount
 
+    def insert(self, name: str, values: Mapping[str, Any]) -> None:
+        self._cursor.execute(self._sql[name], values)
+
     def run_many(self, name: str, values: Sequence[Mapping[str, Any]]) -> None:
         self._cursor.executemany(self._sql[name], values)
 
@@ -59,17 +62,17 @@ class SqliteSession:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.cursor: Cursor = SqliteCursor(connection)
+        self._cursor = SqliteCursor(connection)
         self.broken: tuple[type[Exception], ...] = BROKEN
 
-    def begin(self, locks: Iterable[int]) -> None:
-        """Begin as the only writer of the file, which every lock is part of."""
+    def begin(self, locks: Iterable[int], *, is_careful: bool) -> None:
+        """Begin as the only writer of the file, which every lock is part of; savepoints cost next to nothing here."""
         self._connection.execute("BEGIN IMMEDIATE")
 
     def run_unit(self, unit: Callable[[Cursor], T]) -> T:
         self._connection.execute("SAVEPOINT unit")
         try:
-            result = unit(self.cursor)
+            result = unit(self._cursor)
         except self.broken:
             raise
         except Exception:
@@ -78,6 +81,13 @@ class SqliteSession:
             raise
         self._connection.execute("RELEASE unit")
         return result
+
+    @property
+    def cursor(self) -> Cursor:
+        return self._cursor
+
+    def finish(self) -> None:
+        """Do nothing: all was sent at once."""
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")

@@ -131,6 +131,7 @@ _READS: dict[str, ClauseElement] = {
 }
 
 _WRITES: dict[str, ClauseElement] = {
+    "insert_decision": schema.decisions.insert(),
     "insert_outcome": schema.outcomes.insert(),
     "insert_contact": schema.contacts.insert(),
     "insert_reservation": schema.reservations.insert(),
@@ -138,9 +139,6 @@ _WRITES: dict[str, ClauseElement] = {
     "delete_statistics": schema.statistics.delete().where(_s.hour < bindparam("before_hour")),
     "delete_pause": schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel")),
     "delete_customer": schema.customers.delete().where(_p.customer_key == bindparam("customer_key")),
-    "delete_request": schema.requests.delete().where(
-        _q.request_id == bindparam("request_id"), _q.step == bindparam("step")
-    ),
     "claim_customer": schema.customers.update()
     .values(version=_p.version + literal_column("1"))
     .where(_p.customer_key == bindparam("key_customer_key"), _p.version == bindparam("key_version")),
@@ -178,7 +176,6 @@ def _add(
 def compile_statements(dialect: Dialect, insert: Callable[[Table], Any]) -> dict[str, str]:
     """Return the SQL of every statement by name; `insert` is the dialect's own, which knows conflicts."""
     upserts = {
-        "insert_decision": _unless_there(schema.decisions, insert),
         "insert_request": _unless_there(schema.requests, insert),
         "insert_customer": _unless_there(schema.customers, insert),
         "insert_identity": _unless_there(schema.identities, insert),

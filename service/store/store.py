@@ -260,17 +260,18 @@ class Unit(Reader):
         return self._cursor.run(name, values)
 
     def insert_decision(self, row: DecisionRow) -> bool:
-        """Insert a decision; False where its request_id or its step is taken."""
-        request = {"request_id": row.request_id, "step": row.step}
-        if not self._run("insert_request", {**request, "decision_id": row.decision_id}):
+        """Insert a decision; False where its request_id has this step already.
+
+        An id of a decision is made of its request's, so that no other request can have taken it.
+        """
+        request = {"request_id": row.request_id, "step": row.step, "decision_id": row.decision_id}
+        if not self._run("insert_request", request):
             return False
-        if self._run("insert_decision", _values(row)):
-            return True
-        self._run("delete_request", request)
-        return False
+        self._cursor.insert("insert_decision", _values(row))
+        return True
 
     def insert_outcome(self, row: OutcomeRow) -> None:
-        self._run("insert_outcome", _values(row))
+        self._cursor.insert("insert_outcome", _values(row))
 
     def add_statistics(self, sums: Iterable[tuple[Cell, Sums]]) -> None:
         """Add to sums; those that are not there yet begin with 0."""
@@ -282,14 +283,14 @@ class Unit(Reader):
         self._run("delete_statistics", {"before_hour": before_hour})
 
     def insert_contact(self, row: ContactRow) -> None:
-        self._run("insert_contact", _values(row))
+        self._cursor.insert("insert_contact", _values(row))
 
     def add_budget(self, row: BudgetRow) -> None:
         """Add these amounts to a budget's period, which begins with them where it is not there, and set its price."""
         self._run("add_budget", _values(row))
 
     def insert_reservation(self, row: ReservationRow) -> None:
-        self._run("insert_reservation", _values(row))
+        self._cursor.insert("insert_reservation", _values(row))
 
     def update_reservation(self, row: ReservationRow) -> None:
         self._run(

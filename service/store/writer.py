@@ -8,12 +8,10 @@ on disk.
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from models.errors import StoreUnavailable
-from service.store.database import Cursor, Session
+from service.store.database import Cursor, Session, Undone
 
 T = TypeVar("T")
 _BATCH = 256
@@ -23,16 +21,36 @@ _WAIT_SECONDS = 30.0
 _Ending = Callable[[Cursor], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A unit that waits, with the locks that it needs and what becomes of it."""
-
-    unit: Callable[[Cursor], Any]
-    locks: tuple[int, ...]
-    future: "Future[Any]" = field(default_factory=Future)
-
-
 _Answer = tuple[Any, Exception | None]
+
+
+class _Job:
+    """A unit that waits, with the locks that it needs and what becomes of it; lighter than a Future, of which there is one for each row."""
+
+    __slots__ = ("_answer", "_done", "is_given_up", "locks", "unit")
+
+    def __init__(self, unit: Callable[[Cursor], Any], locks: tuple[int, ...]) -> None:
+        self.unit = unit
+        self.locks = locks
+        self.is_given_up = False
+        self._answer: _Answer = (None, None)
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def answer(self, answer: _Answer) -> None:
+        """Let the caller go on with this answer."""
+        self._answer = answer
+        self._done.release()
+
+    def wait(self) -> Any:
+        """Return what the unit returned, or raise what it raised, once its group is committed."""
+        if not self._done.acquire(timeout=_WAIT_SECONDS):
+            self.is_given_up = True
+            raise StoreUnavailable("the database does not answer; try again")
+        result, problem = self._answer
+        if problem is not None:
+            raise problem
+        return result
 
 
 class GroupWriter:
@@ -66,12 +84,7 @@ class GroupWriter:
             if self._is_closed:
                 raise StoreUnavailable("the store is closed")
             self._jobs.put(job)
-        try:
-            return job.future.result(_WAIT_SECONDS)  # type: ignore[no-any-return]  # the future is of this unit
-        except TimeoutError as error:
-            if not job.future.cancel() and job.future.done():
-                return job.future.result()  # type: ignore[no-any-return]  # as above
-            raise StoreUnavailable("the database does not answer; try again") from error
+        return cast(T, job.wait())
 
     def close(self) -> None:
         """Commit what waits, then stop."""
@@ -108,24 +121,26 @@ class GroupWriter:
 
     def _keep(self, batch: list[_Job]) -> None:
         """Run a batch in one transaction and answer each of its jobs."""
-        batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        batch = [job for job in batch if not job.is_given_up]
         try:
             answers = self._transact(batch)
         except Exception as error:  # whoever waits is told, and the writer goes on
             failure = StoreUnavailable(f"the database cannot be written: {error}; try again")
             failure.__cause__ = error
             answers = [(None, failure)] * len(batch)
-        for job, (result, problem) in zip(batch, answers, strict=True):
-            if problem is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(problem)
+        for job, answer in zip(batch, answers, strict=True):
+            job.answer(answer)
 
     def _transact(self, batch: list[_Job]) -> list[_Answer]:
         """Commit a batch, again where the transaction failed before its commit for a reason that has gone."""
+        is_careful = False
         for attempt in range(_ATTEMPTS):
             try:
-                answers = self._run_units(batch)
+                answers = self._run_units(batch, is_careful=is_careful)
+                break
+            except Undone:
+                self._session.roll_back()
+                is_careful = True
             except self._session.broken as error:
                 is_repeated = attempt + 1 < _ATTEMPTS and self._session.is_worth_repeating(error)
                 self._session.roll_back()
@@ -134,8 +149,8 @@ class GroupWriter:
             except Exception:
                 self._session.roll_back()
                 raise
-            else:
-                break
+        else:
+            raise StoreUnavailable("the units could not be run")
         try:
             self._session.commit()
         except Exception:
@@ -143,16 +158,19 @@ class GroupWriter:
             raise
         return answers
 
-    def _run_units(self, batch: list[_Job]) -> list[_Answer]:
+    def _run_units(self, batch: list[_Job], *, is_careful: bool) -> list[_Answer]:
         self._starting()
-        self._session.begin(lock for job in batch for lock in job.locks)
+        self._session.begin((lock for job in batch for lock in job.locks), is_careful=is_careful)
         answers = [self._run_unit(job) for job in batch]
         self._ending(self._session.cursor)
+        self._session.finish()
         return answers
 
     def _run_unit(self, job: _Job) -> _Answer:
         try:
             return self._session.run_unit(job.unit), None
+        except Undone:
+            raise
         except self._session.broken:
             raise
         except Exception as error:  # the unit's own error goes to whoever waits for it

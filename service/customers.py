@@ -1,5 +1,6 @@
 """One person across identities: finding, creating, merging, and what is known of them."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ ORDER_MEMORY = timedelta(days=365)
 ACTIVITY_MEMORY = timedelta(days=180)
 MOST_ACTIVITY = 400
 _STRIPES = 4096
-
+_KEY_BYTES = 16
 
 _ATTEMPTS = 30
 
@@ -167,6 +168,29 @@ class Customers:
             return keys[0], reader.find_profile(keys[0]) or Profile(), reader.count_identities(keys[0])
 
         return self._store.read(question)
+
+    def erase(self, person: Person) -> int:
+        """Delete a person and take out of the log what tells of them; return how many rows were deleted or changed, 0 where nobody is known.
+
+        People whom the identities lead to are merged first, so that all of them are erased.
+        """
+        hashes = self.hashes(person)
+
+        def attempt() -> int:
+            if not self._store.read(lambda reader: reader.find_identities(hashes)):
+                return 0
+            with self.hold(hashes) as found:
+
+                def unit(work: Unit) -> int:
+                    if found.version is None or not work.claim_customer(found.key, found.version):
+                        raise PersonChanged
+                    return work.erase_customer(found.key, secrets.token_hex(_KEY_BYTES))
+
+                return self._store.write(unit, found.locks)
+
+        count = until_unchanged(attempt)
+        self._store.scrub()
+        return count
 
     def state(self, key: str, profile: Profile, person: Person | None, now: datetime) -> CustomerState:
         """Return what a decision needs to know of a person; what the request says goes over what is stored."""

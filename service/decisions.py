@@ -175,13 +175,13 @@ class Decisions:
 
         Raises
         ------
-        NotFound: no such decision. InvalidInput: the completed step was not decided yet.
+        NotFound: no such decision, or its customer was erased. InvalidInput: the completed step was not decided yet.
         """
         return until_unchanged(lambda: self._advance_once(request))
 
     def _advance_once(self, request: AdvanceRequest) -> Answer:
         with self._customers.hold_owner(request.decision_id) as person:
-            steps = self._store.read(lambda reader: reader.list_steps(request.decision_id))
+            steps = self._steps(request.decision_id)
             if request.completed_step > len(steps):
                 problem = f"step {request.completed_step} was not decided yet, the latest is {len(steps)}"
                 raise InvalidInput([Violation(field="completed_step", description=problem)])
@@ -225,13 +225,17 @@ class Decisions:
 
         Raises
         ------
-        NotFound: there is no such decision.
+        NotFound: there is no such decision, or its customer was erased.
         """
-        steps = self._store.read(lambda reader: reader.list_steps(decision_id))
-        if not steps:
-            raise NotFound("decision", decision_id)
+        steps = self._steps(decision_id)
         outcomes = self._store.read(lambda reader: reader.list_outcomes(decision_id))
         return [self._stored(row) for row in steps], outcomes
+
+    def _steps(self, decision_id: str) -> list[DecisionRow]:
+        steps = self._store.read(lambda reader: reader.list_steps(decision_id))
+        if not steps or steps[0].is_erased:
+            raise NotFound("decision", decision_id)
+        return steps
 
     def _answer(self, decision: Decision, request_id: str) -> Answer:
         with self._count_lock:

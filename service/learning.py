@@ -168,7 +168,7 @@ def _is_live_send(row: DecisionRow) -> bool:
 
 
 def _send_of(row: DecisionRow) -> _Send | None:
-    if not _is_live_send(row):
+    if not _is_live_send(row) or row.is_erased:
         return None
     forecast = _FORECAST.validate_json(row.choice).forecast
     return None if forecast is None else _send(row, forecast, _KIND.validate_json(row.context).message.kind)

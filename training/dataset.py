@@ -63,7 +63,7 @@ FROM decisions d
 WHERE (d.trainable OR d.channel != :no_send AND EXISTS (SELECT 1 FROM outcomes n JOIN outcomes o ON o.customer_key = d.customer_key
      WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent' AND o.type IN ('order', 'store_purchase')
      AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND n.occur_time <= :as_of AND NOT o.machine_generated))
-  AND d.mode = 'live' AND d.decide_time < :until AND d.decide_time + :least <= :as_of
+  AND d.mode = 'live' AND d.context != '' AND d.decide_time < :until AND d.decide_time + :least <= :as_of
 ORDER BY d.decide_time, d.decision_id, d.step
 """
 

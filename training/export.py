@@ -39,13 +39,13 @@ _Row = dict[str, Any]
 _DECISIONS = """
 SELECT decision_id, request_id, step, customer_key, decide_time, channel, send_time, propensity, price_micros, policy, trainable,
   context, actions
-FROM decisions WHERE mode = 'live' ORDER BY decide_time, {order}
+FROM decisions WHERE mode = 'live' AND context != '' ORDER BY decide_time, {order}
 """
 _OUTCOMES = """
 SELECT o.event_id, d.decision_id, d.step, CASE WHEN d.decision_id IS NULL THEN o.customer_key END, o.type, o.occur_time,
   o.receive_time, o.value_micros, o.cost_micros, o.machine_generated, o.csat, o.nps
 FROM outcomes o LEFT JOIN decisions d ON d.decision_id = o.decision_id AND d.step = o.step AND d.mode = 'live'
-WHERE (d.decision_id IS NOT NULL OR o.customer_key != '')
+WHERE (d.decision_id IS NOT NULL OR o.customer_key != '') AND (d.decision_id IS NULL OR d.context != '')
   AND (d.decision_id IS NOT NULL OR o.type != 'visit') ORDER BY o.occur_time, {order}
 """
 _VISITS = """
@@ -98,7 +98,7 @@ def _feature_types(connection: Connection) -> dict[str, pa.DataType] | None:
     Numbers among texts become text, as training reads them; truth values among numbers become numbers.
     """
     rows = connection.execution_options(yield_per=_CHUNK).execute(
-        text("SELECT context FROM decisions WHERE mode = 'live'")
+        text("SELECT context FROM decisions WHERE mode = 'live' AND context != ''")
     )
     kinds: dict[str, set[type]] = {}
     is_empty = True

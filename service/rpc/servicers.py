@@ -207,7 +207,7 @@ def _fill(message: outcome_pb.OutcomeResult, reported: Reported, error: ChannelC
 
 
 class CustomerServicer(customer_grpc.CustomerServiceServicer):
-    """Customers. EraseCustomer is not there yet and answers UNIMPLEMENTED."""
+    """Customers."""
 
     def __init__(self, customers: Customers, rules: Rules, clock: Clock) -> None:
         self._customers = customers
@@ -237,10 +237,12 @@ class CustomerServicer(customer_grpc.CustomerServiceServicer):
         key, profile, count = self._customers.get(person)
         return customer_pb.GetCustomerResponse(customer=customer_message(profile), profile_id=key, identity_count=count)
 
+    @answering
     def EraseCustomer(  # noqa: N802  # the contract's name
         self, request: customer_pb.EraseCustomerRequest, context: grpc.ServicerContext
     ) -> customer_pb.EraseCustomerResponse:
-        return context.abort(grpc.StatusCode.UNIMPLEMENTED, "EraseCustomer is not there yet")
+        person = parse.parse_person("customer", request.customer, self._rules, self._clock.now())
+        return customer_pb.EraseCustomerResponse(erased_row_count=self._customers.erase(person))
 
 
 class AdminServicer(admin_grpc.AdminServiceServicer):

@@ -22,12 +22,13 @@ def _statements() -> dict[str, str]:
 
 
 def connect(url: URL) -> sqlite3.Connection:
-    """Open a connection that survives kill and power loss (WAL, full synchronisation) and can be read while written."""
+    """Open a connection that survives kill and power loss (WAL, full synchronisation), can be read while written, and wipes what it deletes."""
     connection = sqlite3.connect(str(url.database), timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
     except sqlite3.Error:
         connection.close()
         raise
@@ -124,6 +125,14 @@ class Sqlite:
 
     def session(self) -> SqliteSession:
         return SqliteSession(connect(self._url))
+
+    def scrub(self) -> None:
+        """Empty the write-ahead log, whose old pages hold what the file itself does not any more; a reader may put that off to the next time."""
+        connection = connect(self._url)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
     def close(self) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ The hot path then speaks to the driver: building and running a Core statement co
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Dialect, Select, Table, bindparam, func, literal_column, select
+from sqlalchemy import Dialect, Select, Table, bindparam, func, literal_column, null, select
 from sqlalchemy.sql.expression import ClauseElement
 
 from models.correction import ORDERS
@@ -152,6 +152,26 @@ _WRITES: dict[str, ClauseElement] = {
     "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
     "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
     "update_outcome": _update(schema.outcomes, ["event_id"], ["status", "step", "customer_key"]),
+    "erase_requests": schema.requests.delete().where(
+        _q.decision_id.in_(select(_d.decision_id).where(_d.customer_key == bindparam("customer_key")))
+    ),
+    "erase_decisions": schema.decisions.update()
+    .values(
+        customer_key=bindparam("new_customer_key"),
+        request_id=literal_column("''"),
+        request_digest=bindparam("nothing"),
+        trainable=bindparam("is_trainable"),
+        features=literal_column("''"),
+        context=literal_column("''"),
+        choice=literal_column("''"),
+        actions=null(),
+    )
+    .where(_d.customer_key == bindparam("key_customer_key")),
+    "erase_outcomes": schema.outcomes.update()
+    .values(customer_key=bindparam("new_customer_key"), digest=bindparam("nothing"), csat=null(), nps=null())
+    .where(_o.customer_key == bindparam("key_customer_key")),
+    "delete_contacts": schema.contacts.delete().where(_c.customer_key == bindparam("customer_key")),
+    "delete_identities": schema.identities.delete().where(_i.customer_key == bindparam("customer_key")),
     **{f"move_{table.name}": _update(table, ["customer_key"], ["customer_key"]) for table in KEYED},
 }
 

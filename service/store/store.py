@@ -46,6 +46,11 @@ class DecisionRow:
     choice: str
     actions: bytes | None
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether its person was erased, so that nobody can say any more what it was made from."""
+        return not self.context
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeRow:
@@ -370,6 +375,22 @@ class Unit(Reader):
         self.update_profile(winner, profile, moment)
         self.touch_customer(winner)
 
+    def erase_customer(self, customer_key: str, new_key: str) -> int:
+        """Delete a person and take out of the log what tells of them; return how many rows were deleted or changed.
+
+        Decisions and outcomes keep what was decided, when and at what price, under a new key that nothing leads to.
+        """
+        mine = {"customer_key": customer_key}
+        moved = {"key_customer_key": customer_key, "new_customer_key": new_key, "nothing": b""}
+        return (
+            self._run("erase_requests", mine)
+            + self._run("erase_decisions", moved | {"is_trainable": False})
+            + self._run("erase_outcomes", moved)
+            + self._run("delete_contacts", mine)
+            + self._run("delete_identities", mine)
+            + self._run("delete_customer", mine)
+        )
+
     def settle_fact(self, name: str, value: bytes) -> bytes:
         """Write a fact down where it is not known yet; return what it is."""
         self._run("insert_fact", {"name": name, "value": value})
@@ -448,6 +469,15 @@ class Store:
             return result
 
         return self._writer.run(run, locks)
+
+    def scrub(self) -> None:
+        """Take what was deleted off the disk, as far as the engine can do that at once."""
+        try:
+            self._database.scrub()
+        except self._database.broken as error:
+            raise StoreUnavailable(
+                f"what was erased could not be taken off the disk yet: {error}; try again"
+            ) from error
 
     def claim_key(self, key: bytes) -> bool:
         """Tell whether identities are hashed under this key here; the first key that asks is the database's."""

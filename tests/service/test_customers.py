@@ -15,7 +15,6 @@ from service.gen.channelchoice.v1.customer_pb2 import (
     CustomerRef,
 )
 from service.gen.channelchoice.v1.customer_service_pb2 import (
-    EraseCustomerRequest,
     GetCustomerRequest,
     GetCustomerResponse,
     UpsertCustomersRequest,
@@ -205,14 +204,3 @@ def test_an_unknown_customer_is_not_found(service: Served) -> None:
 
     assert refusal[0].code is grpc.StatusCode.NOT_FOUND
     assert "secret-person" not in refusal[0].message + str(refusal[0].metadata)
-
-
-def test_erase_customer_is_not_there_yet(service: Served) -> None:
-    """EraseCustomer answers UNIMPLEMENTED and removes nothing."""
-    upsert(service, Customer(customer=CustomerRef(customer_id="customer-1")))
-
-    with refused() as refusal:
-        service.customers.EraseCustomer(EraseCustomerRequest(customer=CustomerRef(customer_id="customer-1")))
-
-    assert refusal[0].code is grpc.StatusCode.UNIMPLEMENTED
-    assert service.rows("SELECT count(*) FROM customers") == [(1,)]

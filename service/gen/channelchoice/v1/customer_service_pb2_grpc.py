@@ -64,7 +64,7 @@ class CustomerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseCustomer(self, request, context):
-        """Removes or anonymises everything of a person.
+        """Deletes a person with identities and contacts, and takes out of decisions and outcomes what tells of them. Nobody known: nothing is done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class CustomerServiceStub:
     UpsertCustomers: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.UpsertCustomersRequest, _customer_service_pb2.UpsertCustomersResponse]
     """Stores up to 500 customers; each gets its own result, in their order."""
     EraseCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.EraseCustomerRequest, _customer_service_pb2.EraseCustomerResponse]
-    """Removes or anonymises everything of a person."""
+    """Deletes a person with identities and contacts, and takes out of decisions and outcomes what tells of them. Nobody known: nothing is done."""
     GetCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_service_pb2.GetCustomerResponse]
     """Reads a customer. NOT_FOUND where there is none."""
 
@@ -48,7 +48,7 @@ class CustomerServiceAsyncStub(CustomerServiceStub):
     UpsertCustomers: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.UpsertCustomersRequest, _customer_service_pb2.UpsertCustomersResponse]  # type: ignore[assignment]
     """Stores up to 500 customers; each gets its own result, in their order."""
     EraseCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.EraseCustomerRequest, _customer_service_pb2.EraseCustomerResponse]  # type: ignore[assignment]
-    """Removes or anonymises everything of a person."""
+    """Deletes a person with identities and contacts, and takes out of decisions and outcomes what tells of them. Nobody known: nothing is done."""
     GetCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_service_pb2.GetCustomerResponse]  # type: ignore[assignment]
     """Reads a customer. NOT_FOUND where there is none."""
 
@@ -69,7 +69,7 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_service_pb2.EraseCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_service_pb2.EraseCustomerResponse, _abc.Awaitable[_customer_service_pb2.EraseCustomerResponse]]:
-        """Removes or anonymises everything of a person."""
+        """Deletes a person with identities and contacts, and takes out of decisions and outcomes what tells of them. Nobody known: nothing is done."""
 
     @_abc_1.abstractmethod
     def GetCustomer(

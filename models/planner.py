@@ -8,8 +8,8 @@ both of send a as if alone (models.curves), a set of sends A is worth
 
 because given the node the sends are independent up to the first reaction, which ends the message. So waiting has its price (relevance is lost)
 and its worth (who reacts is not paid for, who noticed and did nothing is known to care less), and the best wait is that of the best sequence. What
-was made before enters as one more send without a price. All pairs are looked at, by two products of matrices; a third step is sought
-for the best pairs of each first send.
+was made before enters as one more send without a price. All pairs are looked at, by two products of matrices; for the best pairs of each first
+send, their seconds of different channels, a third send is sought, after the second or between the two: V does not ask for the order.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 LOOK_AHEAD = 3
 PAIRS = 2
-"""Second steps of each first send for which a third is sought."""
+"""Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
 
 
@@ -93,21 +93,27 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
     pair = np.where(may_be_second, pair, _NEVER)
     rows = np.arange(m)
     value, of_pair, second, third = alone.copy(), alone.copy(), nothing.copy(), nothing.copy()
-    for place in range(min(PAIRS, m) if steps_left >= LOOK_AHEAD else 1):
-        then = pair.argmax(axis=1)
-        with_second = pair[rows, then]
-        pair[rows, then] = _NEVER
+    left, last_place = pair, (min(PAIRS, m) if steps_left >= LOOK_AHEAD else 1) - 1
+    for place in range(last_place + 1):
+        then = left.argmax(axis=1)
+        with_second = left[rows, then]
         if place == 0:
             better = with_second > value
             value[better], of_pair[better], second[better] = with_second[better], with_second[better], then[better]
         if steps_left >= LOOK_AHEAD:
-            possible = may_be_third[then] & apart & (with_second > _NEVER)[:, None]
-            triple = np.where(possible, _with_each(net, before, pending if has_pending else None, then), _NEVER)
-            last = triple.argmax(axis=1)
-            with_third = triple[rows, last]
+            is_after = may_be_third[then] & apart & (with_second > _NEVER)[:, None]
+            is_between = may_be_second & may_be_third.T[then] & (with_second > _NEVER)[:, None]
+            worth = _with_each(net, before, pending if has_pending else None, then)
+            triple = np.where(is_after | is_between, worth, _NEVER)
+            other = triple.argmax(axis=1)
+            with_third = triple[rows, other]
+            is_last = is_after[rows, other]
+            middle, last = np.where(is_last, then, other), np.where(is_last, other, then)
             better = with_third > value
-            value[better], of_pair[better] = with_third[better], with_second[better]
-            second[better], third[better] = then[better], last[better]
+            value[better], of_pair[better] = with_third[better], pair[rows, middle][better]
+            second[better], third[better] = middle[better], last[better]
+        if place < last_place:
+            left = np.where(apart[then], left, _NEVER)
     return CascadeValues(alone=alone, pair=of_pair, value=value, second=second, third=third)
 
 

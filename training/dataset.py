@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from models.context import FeatureValue
 from models.correction import REPORT_HOURS
@@ -60,12 +60,18 @@ SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_mi
      AND o.occur_time <= :as_of),
   d.send_time, d.customer_key, d.context, NOT d.trainable
 FROM decisions d
-WHERE (d.trainable OR d.channel != :no_send AND EXISTS (SELECT 1 FROM outcomes n JOIN outcomes o ON o.customer_key = d.customer_key
-     WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent' AND o.type IN ('order', 'store_purchase')
-     AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND n.occur_time <= :as_of AND NOT o.machine_generated))
-  AND d.mode = 'live' AND d.context != '' AND d.decide_time < :until AND d.decide_time + :least <= :as_of
+WHERE {rows} AND {closed}
 ORDER BY d.decide_time, d.decision_id, d.step
 """
+TRAINABLE = """(d.trainable OR d.send_time IS NOT NULL AND EXISTS (SELECT 1 FROM outcomes n JOIN outcomes o ON o.customer_key = d.customer_key
+     WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent' AND o.type IN ('order', 'store_purchase')
+     AND o.occur_time > d.decide_time AND o.occur_time <= n.occur_time AND n.occur_time <= :as_of AND NOT o.machine_generated))"""
+"""Decisions that are learned from."""
+DECIDED = """(d.trainable OR EXISTS (SELECT 1 FROM outcomes n
+     WHERE n.decision_id = d.decision_id AND n.step = d.step AND n.type = 'not_sent'))"""
+"""Decisions that are judged by: those too that were not sent in the end, since an order often is why."""
+CLOSED = "d.mode = 'live' AND d.context != '' AND d.decide_time < :until AND d.decide_time + :least <= :as_of"
+"""Decisions whose outcomes have been watched for long enough, and whose person was not erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +185,24 @@ def find_log(url: str) -> str:
     return describe(parsed)
 
 
+def limits(
+    connection: Connection, name: str, window: timedelta, until: datetime | None, as_of: datetime | None
+) -> tuple[int, dict[str, int]]:
+    """Return the time of a log's newest entry, and the values that CLOSED asks for, in microseconds.
+
+    Raises
+    ------
+    LogUnusable: the log is empty.
+    """
+    newest = connection.execute(text(_NEWEST)).scalar()
+    if newest is None:
+        raise LogUnusable(f"the decision log {name} is empty; import or simulate one")
+    span = window // timedelta(microseconds=1)
+    complete = newest if as_of is None else to_micros(as_of)
+    limit = newest + 1 if until is None else to_micros(until)
+    return newest, {"window": span, "as_of": complete, "until": limit, "least": span}
+
+
 def read_dataset(
     url: str,
     window: timedelta,
@@ -187,8 +211,9 @@ def read_dataset(
     as_of: datetime | None = None,
     *,
     with_early: bool = False,
+    which: str = TRAINABLE,
 ) -> Dataset:
-    """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out.
+    """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out, `which` is TRAINABLE or DECIDED.
 
     A window is closed where it ends by `as_of`, the time until which the log is complete: by default that of its newest entry. With `with_early`
     those of open windows are read too, as far as an hour before then, since what happened in that hour may not have been reported.
@@ -199,15 +224,11 @@ def read_dataset(
     """
     name = find_log(url)
     with asking(url) as connection:
-        newest = connection.execute(text(_NEWEST)).scalar()
-        if newest is None:
-            raise LogUnusable(f"the decision log {name} is empty; import or simulate one")
-        complete = newest if as_of is None else to_micros(as_of)
-        span = window // timedelta(microseconds=1)
-        limit = newest + 1 if until is None else to_micros(until)
-        least = min(span, _REPORT // timedelta(microseconds=1)) if with_early else span
-        asked = {"window": span, "as_of": complete, "until": limit, "least": least, "no_send": NO_SEND}
-        rows = [tuple(row) for row in connection.execute(text(_DECISIONS), asked)]
+        newest, asked = limits(connection, name, window, until, as_of)
+        complete, span = asked["as_of"], asked["window"]
+        if with_early:
+            asked["least"] = min(span, _REPORT // timedelta(microseconds=1))
+        rows = [tuple(row) for row in connection.execute(text(_DECISIONS.format(rows=which, closed=CLOSED)), asked)]
     closed = sum(row[2] + span <= complete for row in rows)
     if not closed:
         raise LogUnusable(

@@ -60,7 +60,7 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     LogUnusable: the data cannot teach it.
     """
     check_learnable(data)
-    is_later = _split(data, hyper)
+    is_later = split(data, hyper)
     later = data.take(is_later)
     check_learnable(data.take(~is_later))
     one = grow(data, data.matrix, data.response, np.ones(len(data), dtype=bool), is_later, hyper)
@@ -117,7 +117,7 @@ def save(fitted: Fitted, folder: Path, name: str) -> str:
     )
 
 
-def _split(data: Dataset, hyper: Hyperparameters) -> NDArray[np.bool_]:
+def split(data: Dataset, hyper: Hyperparameters) -> NDArray[np.bool_]:
     """Tell which decisions are the later part; those of one moment stay together. A log of one moment is split at random."""
     cut = data.decide_time[int(len(data) * (1 - hyper.later_share))]
     for is_later in (data.decide_time >= cut, data.decide_time > cut):

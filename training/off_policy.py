@@ -1,15 +1,17 @@
-"""Value of a policy from the log of another: IPS, SNIPS and DR with intervals, and the effective sample size.
+"""Value of a policy from the log of another: IPS, SNIPS, DM and DR with intervals, and whether the log overlaps with it enough.
 
 With rewards r, logged propensities p, and q = P(logged action | context) under the policy judged, weights are w = q / p.
 
     IPS    mean(w r)                            unbiased where p > 0 wherever q > 0
     SNIPS  sum(w r) / sum(w)                    a little biased, far steadier
-    DR     mean(v + w (r - m))                  m the model's reward of the logged action, v its value of the policy
+    DM     mean(v)                              v the model's value of the policy; as wrong as the model is, which its interval does not hold
+    DR     mean(v + w (r - m))                  m the model's reward of the logged action
 
-Standard errors are of the linearised estimator, mean of its influence function squared over n; intervals are normal. The effective
-sample size is (sum w)^2 / sum(w^2).
+Standard errors are of the linearised estimator, mean of its influence function squared over n; intervals are normal. `bootstrap` draws
+whole customers anew instead and takes percentiles. The effective sample size is (sum w)^2 / sum(w^2).
 Sources: Horvitz & Thompson (1952); Swaminathan & Joachims (2015), "The Self-Normalized Estimator for Counterfactual Learning";
-Dudik, Langford & Li (2011), "Doubly Robust Policy Evaluation and Learning".
+Dudik, Langford & Li (2011), "Doubly Robust Policy Evaluation and Learning"; Owen (2013), "Monte Carlo Theory, Methods and Examples", chapter 9, for
+weights; Efron & Tibshirani (1993), "An Introduction to the Bootstrap".
 """
 
 from dataclasses import dataclass, field
@@ -70,6 +72,97 @@ def _weights(reward: FloatArray, propensity: FloatArray, target: FloatArray) -> 
 def effective_sample_size(weights: FloatArray) -> float:
     """Return (sum w)^2 / sum(w^2), the size of an unweighted log that would be as telling."""
     return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """How far the log holds what the policy judged would do."""
+
+    decisions: int
+    effective_sample_size: float
+    largest_share: float
+    """Share of all weight that one decision has."""
+    thin_share: float
+    """Share of what the policy would do that the log hardly tried: through channels with a logged probability below THIN."""
+    mean_weight: float
+    """1 but for chance where propensities are right and nothing that the policy would do is missing from the log."""
+    mean_weight_error: float
+    """Its standard error."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Say what is not enough; nothing where a figure may be given."""
+        found = []
+        if self.effective_sample_size < LEAST_EFFECTIVE:
+            found.append(
+                f"effective sample size {self.effective_sample_size:.0f}, at least {LEAST_EFFECTIVE} are needed"
+            )
+        if self.largest_share > LARGEST_SHARE:
+            found.append(f"one decision has {self.largest_share:.1%} of the weight, at most {LARGEST_SHARE:.0%} may be")
+        if self.thin_share > MOST_THIN:
+            found.append(
+                f"{self.thin_share:.1%} of what the policy would do has a logged probability below {THIN:g}, at most {MOST_THIN:.0%} may have"
+            )
+        if abs(self.mean_weight - 1) > max(OFF_WEIGHT, 4 * self.mean_weight_error):
+            found.append(
+                f"weights have a mean of {self.mean_weight:.2f} where it should be 1: propensities are wrong, or the log lacks what the policy would do"
+            )
+        return tuple(found)
+
+
+THIN = 0.002
+MOST_THIN = 0.05
+LEAST_EFFECTIVE = 200
+LARGEST_SHARE = 0.05
+OFF_WEIGHT = 0.1
+
+
+def find_overlap(weights: FloatArray, thin: FloatArray) -> Overlap:
+    """Return the overlap of weights, shape (n,), of decisions of which such shares of the policy's probability were hardly tried, shape (n,)."""
+    total = float(weights.sum())
+    return Overlap(
+        decisions=len(weights),
+        effective_sample_size=effective_sample_size(weights) if total > 0 else 0.0,
+        largest_share=float(weights.max()) / total if total > 0 else 1.0,
+        thin_share=float(thin.mean()),
+        mean_weight=float(weights.mean()),
+        mean_weight_error=float(weights.std() / np.sqrt(len(weights))),
+    )
+
+
+def bootstrap(
+    top: FloatArray,
+    bottom: FloatArray,
+    customer: NDArray[np.intp],
+    rng: np.random.Generator,
+    level: float = 0.95,
+    draws: int = 1000,
+) -> tuple[float, float]:
+    """Return the percentile interval of sum(top) / sum(bottom), drawing whole customers anew.
+
+    With top = w r and bottom = w it is SNIPS's, with bottom = 1 that of a mean. Arrays have shape (n,).
+    """
+    numbers = np.unique(customer, return_inverse=True)[1]
+    count = int(numbers.max()) + 1
+    tops, bottoms = np.bincount(numbers, top), np.bincount(numbers, bottom)
+    ratios = np.empty(draws)
+    for draw in range(draws):
+        times = rng.multinomial(count, np.full(count, 1 / count))
+        ratios[draw] = times @ tops / (times @ bottoms)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def direct_method(modelled_value: FloatArray) -> Estimate:
+    """Estimate a policy's value as its model has it, shape (n,); nothing corrects the model, and the interval is of its contexts alone."""
+    value = float(np.mean(modelled_value))
+    influence = modelled_value - value
+    return Estimate(
+        value=value,
+        standard_error=_standard_error(influence),
+        effective_sample_size=float(len(modelled_value)),
+        influence=influence,
+    )
 
 
 def ips(reward: FloatArray, propensity: FloatArray, target: FloatArray) -> Estimate:

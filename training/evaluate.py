@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.record import from_micros
 from models.rules import Rules
-from training.increment import Increment, Judged, estimate_increment, weights_before
+from training.increment import Increment, Judged, estimate_increment, events_of, weights_before
 from training.judged import FOLDS, fit_models, judge, make_folds, read_log
 from training.off_policy import (
     THIN,
@@ -136,9 +136,9 @@ def verdict_of(policy: str, judged: Judged, harm: float, rng: np.random.Generato
     before = weights_before(judged)
     weight = before * judged.target / judged.channel_propensity
     firsts = judged.step == 1
-    overlap = find_overlap(weight[firsts], judged.thin[firsts])
-    slots = find_overlap((judged.target_action / judged.propensity)[firsts], judged.thin[firsts])
     first = judged.take(firsts)
+    overlap = find_overlap(weight[firsts], first.thin, events_of(first))
+    slots = find_overlap(first.target_action / first.propensity, first.thin, first.value > 0)
     totals, interval = _totals(first, harm, rng) if not slots.problems else ({}, None)
     return Verdict(
         policy=policy,
@@ -177,7 +177,9 @@ def _steps(judged: Judged, harm: float, weight: FloatArray) -> tuple[OfStep, ...
             OfStep(
                 step=int(step),
                 decisions=int(mine.sum()),
-                overlap=find_overlap(weight[mine] / max(float(weight[mine].mean()), 1e-12), judged.thin[mine]),
+                overlap=find_overlap(
+                    weight[mine] / max(float(weight[mine].mean()), 1e-12), judged.thin[mine], events_of(judged)[mine]
+                ),
                 margin=float(whole.margin.influence[mine].sum() / len(judged)) + whole.margin.value * mine.mean(),
                 cost=float(whole.cost.influence[mine].sum() / len(judged)) + whole.cost.value * mine.mean(),
             )

@@ -13,7 +13,7 @@ that a send changes orders only through clicks on it, and that who clicks would 
 so that orders of all clicks in the log may be pooled, not only those that the policy would have caused. Each assumption gets a standard deviation of what it may be
 wrong by, in money:
 
-    s1 = 0.25 x mean[ w C v0 ],    s2 = 0.15 x T2
+    s1 = 0.25 x mean[ w C v0 ],    s2 = 0.25 x T2
 
 s1 says: who clicks would have ordered anyway as often as others of whom the log knows the same, give or take a quarter. With S the covariance of the three by their influence functions, summed by customer, and B that of the assumptions (s1^2 for T1 and T2, s2^2 more for T2), the figure is the generalised least-squares mean
 
@@ -47,7 +47,7 @@ from training.off_policy import Estimate, effective_sample_size
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 DOUBT_OF_CLICKERS = 0.25
-DOUBT_OF_POOLING = 0.15
+DOUBT_OF_POOLING = 0.25
 DOUBT_OF_SLOTS = 0.1
 _LEAST_CLICKS, _LEAST_ORDERS = 30, 10
 _LEAST_CONTROLS = 100.0
@@ -166,6 +166,12 @@ class Increment:
             return 0.0
         first, last = self.parts[0], self.parts[-1]
         return (first.value - last.value) / float(np.hypot(first.deviation, last.deviation))
+
+
+def events_of(judged: Judged) -> NDArray[np.bool_]:
+    """Tell which decisions have what the increment is learned from: a click, or an order where clicks cannot tell it; shape (n,)."""
+    found: NDArray[np.bool_] = (judged.value if scale_of_gain(judged) is None else judged.clicked) > 0
+    return found
 
 
 def weights_before(judged: Judged) -> FloatArray:

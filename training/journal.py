@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from models.context import Contact, Context, Verdict
-from models.decide import Choice, Decision
+from models.decide import Choice, Decision, Distribution
 from models.features import Action
 from models.record import to_micros
 from service.outcomes import apply
@@ -53,6 +53,8 @@ class LoggedDecision:
     outcomes: tuple[LoggedOutcome, ...] = field(default=())
     trainable: bool = True
     """False where there was nothing to choose from, as the service has it."""
+    distribution: Distribution | None = None
+    """What it was drawn from, where that is known."""
 
 
 def customer_hash(key: bytes, customer_id: str) -> bytes:
@@ -158,7 +160,8 @@ def _decision_row(logged: LoggedDecision) -> DecisionRow:
         trainable=logged.trainable,
     )
     digest = hashlib.sha256(logged.request_id.encode()).digest()
-    return row_of(Decision(context=logged.context, choice=choice), logged.request_id, digest)
+    decision = Decision(context=logged.context, choice=choice, distribution=logged.distribution)
+    return row_of(decision, logged.request_id, digest)
 
 
 def _contact_row(row: DecisionRow, contact: Contact) -> ContactRow:

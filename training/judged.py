@@ -9,7 +9,7 @@ distribution; where the log has none, slots of one channel count as drawn evenly
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -167,6 +167,8 @@ def fit_models(log: Log, fold: IntArray, seed: int, progress: Callable[[str], No
 def _fit(data: Dataset, hyper: Hyperparameters, name: str, progress: Callable[[str], None]) -> Bundle:
     is_later = split(data, hyper)
     funnel = fit_funnel(data, is_later, hyper, progress)
+    if funnel is not None:
+        hyper = replace(hyper, trees=1)  # the one model goes with it and is not asked
     one = grow(data, data.matrix, data.response, np.ones(len(data), dtype=bool), is_later, hyper)
     sent = data.channel != NO_SEND
     rates = {str(c): float(data.unsubscribed[data.channel == c].mean()) for c in np.unique(data.channel[sent])}

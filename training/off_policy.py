@@ -88,6 +88,8 @@ class Overlap:
     """1 but for chance where propensities are right and nothing that the policy would do is missing from the log."""
     mean_weight_error: float
     """Its standard error."""
+    effective_events: float
+    """Of the effective sample, how many have what the estimate is learned from, by the rate of all: orders for totals, clicks or orders for increments."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -97,6 +99,8 @@ class Overlap:
             found.append(
                 f"effective sample size {self.effective_sample_size:.0f}, at least {LEAST_EFFECTIVE} are needed"
             )
+        if self.effective_events < LEAST_EVENTS:
+            found.append(f"{self.effective_events:.0f} effective events, at least {LEAST_EVENTS} are needed")
         if self.largest_share > LARGEST_SHARE:
             found.append(f"one decision has {self.largest_share:.1%} of the weight, at most {LARGEST_SHARE:.0%} may be")
         if self.thin_share > MOST_THIN:
@@ -113,16 +117,22 @@ class Overlap:
 THIN = 0.002
 MOST_THIN = 0.05
 LEAST_EFFECTIVE = 200
+LEAST_EVENTS = 25
 LARGEST_SHARE = 0.05
 OFF_WEIGHT = 0.1
 
 
-def find_overlap(weights: FloatArray, thin: FloatArray) -> Overlap:
-    """Return the overlap of weights, shape (n,), of decisions of which such shares of the policy's probability were hardly tried, shape (n,)."""
+def find_overlap(weights: FloatArray, thin: FloatArray, events: NDArray[np.bool_]) -> Overlap:
+    """Return the overlap of weights; arrays have shape (n,).
+
+    `thin` is the share of the policy's probability that was hardly tried, `events` tells which decisions have what an estimate is learned from.
+    """
     total = float(weights.sum())
+    effective = effective_sample_size(weights) if total > 0 else 0.0
     return Overlap(
         decisions=len(weights),
-        effective_sample_size=effective_sample_size(weights) if total > 0 else 0.0,
+        effective_sample_size=effective,
+        effective_events=effective * float(events.mean()),
         largest_share=float(weights.max()) / total if total > 0 else 1.0,
         thin_share=float(thin.mean()),
         mean_weight=float(weights.mean()),

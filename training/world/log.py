@@ -70,6 +70,7 @@ def _logged(world: World, hashes: Sequence[bytes], step: Step, outcomes: Sequenc
         policy="uniform",
         outcomes=tuple(outcomes),
         trainable=_had_choice(world, step),
+        distribution=step.reply.distribution,
     )
 
 

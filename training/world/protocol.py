@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.context import Contact, Context
+from models.decide import Distribution
 from models.features import Action
 from training.world.truth import Expected, Happened
 
@@ -29,6 +30,8 @@ class Reply:
     propensity: float = 1.0
     ask_time: datetime | None = None
     is_deferred: bool = False
+    distribution: Distribution | None = None
+    """What the action was drawn from, for the log; None where the policy does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from service.registry import Registry
 from service.rpc.server import Server
 from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
 from service.settings import Settings
-from service.store.identity import load_key_of
+from service.store.identity import load_keys
 from service.store.store import Store
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
     with contextlib.ExitStack() as closing:
         store = Store(settings.database_url, settings.database_connections)
         closing.callback(store.close)
-        key = load_key_of(store, settings.database_url, settings.identity_key_file)
+        keys = load_keys(store, settings.database_url, settings.identity_key_file, settings.identity_previous_key_file)
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
         bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
         closing.callback(bundles.close)
@@ -56,16 +56,16 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             bundles.load()
         except BundleError as error:
             _log.warning("no bundle serves, the rule cascade decides", error=str(error))
-        customers = Customers(store, rules, clock, key)
+        customers = Customers(store, rules, clock, keys)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
-        decisions = Decisions(store, rules, bundles, clock, customers, learner, key)
+        decisions = Decisions(store, rules, bundles, clock, customers, learner, keys)
         closing.callback(decisions.close)
         streams = threading.Semaphore(settings.streams)
         server = Server(
             settings,
             ChannelChoiceServicer(decisions, rules, clock, streams, observe),
-            OutcomeServicer(Outcomes(store, rules, clock, customers, key), rules, clock, streams, observe),
+            OutcomeServicer(Outcomes(store, rules, clock, customers, keys), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(store, rules, clock, bundles, decisions, learner, clock.now()),
         )

@@ -15,7 +15,7 @@ from models.rules import Rules
 from service.clock import Clock
 from service.learning import learn_merge
 from service.requests import Person, UpsertRequest
-from service.store.identity import hash_identity
+from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.store import ENGAGED, Reader, Store, Unit, person_locks
 
@@ -54,18 +54,18 @@ class Resolved:
 class Customers:
     """Use cases about customers, and the locks under which one person's decisions are made one at a time."""
 
-    def __init__(self, store: Store, rules: Rules, clock: Clock, identity_key: bytes) -> None:
+    def __init__(self, store: Store, rules: Rules, clock: Clock, keys: Keys) -> None:
         self._store = store
         self._rules = rules
         self._clock = clock
-        self._identity_key = identity_key
+        self._keys = keys
         self._contact_memory = contact_memory(rules)
         self._identity_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._person_locks = [threading.Lock() for _ in range(_STRIPES)]
 
     def hashes(self, person: Person) -> tuple[bytes, ...]:
         """Return the keyed hashes of a person's identities."""
-        return tuple(hash_identity(self._identity_key, kind, value) for kind, value in person.identities)
+        return tuple(h for kind, value in person.identities for h in self._keys.hashes(kind, value))
 
     def group(self, people: Sequence[Person]) -> list[list[int]]:
         """Return the places of those who are one person by their identities and by what is stored, in the order of the first of each."""

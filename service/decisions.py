@@ -1,6 +1,5 @@
 """Use cases: choosing a channel, advancing a cascade, reading a decision."""
 
-import hmac
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from service.customers import Customers, Resolved, keep_person, until_unchanged
 from service.learning import Learner
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
+from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
 from service.store.store import LEDGER, DecisionRow, OutcomeRow, Store, Unit
@@ -64,7 +64,7 @@ class Decisions:
         clock: Clock,
         customers: Customers,
         learner: Learner,
-        digest_key: bytes,
+        keys: Keys,
     ) -> None:
         self._store = store
         self._rules = rules
@@ -72,7 +72,7 @@ class Decisions:
         self._clock = clock
         self._customers = customers
         self._learner = learner
-        self._digest_key = digest_key
+        self._keys = keys
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         self._count = 0
         self._exploration_micros = 0.0
@@ -135,12 +135,14 @@ class Decisions:
 
     def _choose_once(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         """Decide requests of one person and mode together; those decided before keep their answers."""
-        digests = [hmac.digest(self._digest_key, request.body, "sha256") for request in requests]
+        digests = [self._keys.digest(request.body) for request in requests]
         hashes = [self._customers.hashes(request.person) for request in requests]
         everyone = tuple(dict.fromkeys(h for of_one in hashes for h in of_one))
         with self._customers.hold(everyone, is_merging=requests[0].mode is not Mode.DRY_RUN) as person:
             known = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
-            answers = {place: self._replay(row, digests[place]) for place, row in enumerate(known) if row is not None}
+            answers = {
+                place: self._replay(row, requests[place].body) for place, row in enumerate(known) if row is not None
+            }
             fresh = [place for place in range(len(requests)) if place not in answers]
             now, bundle = self._clock.now(), self._bundles.current
             asked = {h for place in fresh for h in hashes[place]}
@@ -160,15 +162,19 @@ class Decisions:
             else:
                 entries, kept = decide_fresh({}), [True] * len(fresh)
             for place, entry, is_kept in zip(fresh, entries, kept, strict=True):
-                answers[place] = self._answer(entry.decision, entry.request_id) if is_kept else self._taken(entry)
+                answers[place] = (
+                    self._answer(entry.decision, entry.request_id)
+                    if is_kept
+                    else self._taken(entry, requests[place].body)
+                )
             return [answers[place] for place in range(len(requests))]
 
-    def _taken(self, entry: _Entry) -> Answer | ChannelChoiceError:
+    def _taken(self, entry: _Entry, body: bytes) -> Answer | ChannelChoiceError:
         """Answer a request whose id was taken while it was decided."""
         other = self._store.read(lambda reader: reader.find_request(entry.request_id))
         if other is None:
             return AlreadyExists("decision", entry.decision.context.decision_id)
-        return self._replay(other, entry.digest)
+        return self._replay(other, body)
 
     def advance(self, request: AdvanceRequest) -> Answer:
         """Decide the next step of a cascade; DEFER, which is not kept, while the last step's wait is not over.
@@ -243,8 +249,8 @@ class Decisions:
             self._exploration_micros += decision.choice.exploration_cost_micros
         return Answer(decision=decision, request_id=request_id, trainable=decision.choice.trainable)
 
-    def _replay(self, row: DecisionRow, digest: bytes) -> Answer | ChannelChoiceError:
-        if row.request_digest != digest:
+    def _replay(self, row: DecisionRow, body: bytes) -> Answer | ChannelChoiceError:
+        if not self._keys.is_digest(row.request_digest, body):
             return AlreadyExists("request_id", row.request_id)
         return self._stored(row, is_replayed=True)
 

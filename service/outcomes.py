@@ -1,6 +1,5 @@
 """Use case: what happened after decisions, late, twice, out of order or before the decision is known."""
 
-import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from service.clock import Clock
 from service.customers import Customers, PersonChanged, keep_person, until_unchanged
 from service.learning import learn
 from service.requests import ReportedOutcome
+from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.store import LEDGER, ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit, person_locks
 
@@ -56,12 +56,12 @@ class Reported:
 class Outcomes:
     """Takes in outcomes."""
 
-    def __init__(self, store: Store, rules: Rules, clock: Clock, customers: Customers, digest_key: bytes) -> None:
+    def __init__(self, store: Store, rules: Rules, clock: Clock, customers: Customers, keys: Keys) -> None:
         self._store = store
         self._rules = rules
         self._clock = clock
         self._customers = customers
-        self._digest_key = digest_key
+        self._keys = keys
 
     def report(self, outcomes: Sequence[ReportedOutcome]) -> list[Reported]:
         """Store outcomes in one unit of work and return what became of each, in order."""
@@ -102,10 +102,12 @@ class Outcomes:
         return hashes[0]
 
     def _keep(self, unit: Unit, outcome: ReportedOutcome, owner: bytes | None, now: int) -> Reported:
-        digest = hmac.digest(self._digest_key, outcome.body, "sha256")
+        digest = self._keys.digest(outcome.body)
         known = unit.find_outcome(outcome.event_id)
         if known is not None:
-            if known.digest in (digest, b""):  # empty where its person was erased
+            if not known.digest or self._keys.is_digest(
+                known.digest, outcome.body
+            ):  # empty where its person was erased
                 return Reported(event_id=outcome.event_id, status=Status.DUPLICATE)
             return Reported(event_id=outcome.event_id, refusal=AlreadyExists("event", outcome.event_id))
         row = OutcomeRow(

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     identity_key_file: Path | None = None
     """Key under which identities are hashed, the same for every process of a database; none: identity.key beside an SQLite file, or
     var/identity.key; made at the first start."""
+    identity_previous_key_file: Path | None = None
+    """The key before it, while it is replaced: identities are looked up under both."""
     rules_file: Path = DEFAULT_RULES
     """Business rules."""
     bundle: str = ""
@@ -117,7 +119,14 @@ def _contradictions(settings: Settings) -> list[Violation]:
         )
     if settings.tls_client_ca_file is not None and not settings.is_encrypted:
         found.append(Violation(field="tls_client_ca_file", description="needs tls_certificate_file and tls_key_file"))
-    for name in ("tls_certificate_file", "tls_key_file", "tls_client_ca_file", "tokens_file", "rules_file"):
+    for name in (
+        "tls_certificate_file",
+        "tls_key_file",
+        "tls_client_ca_file",
+        "tokens_file",
+        "rules_file",
+        "identity_previous_key_file",
+    ):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append(Violation(field=name, description=f"there is no file {path}"))

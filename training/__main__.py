@@ -194,7 +194,7 @@ def _import(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from service.store.engine import parse_url
-    from service.store.identity import load_key_of
+    from service.store.identity import load_keys
     from service.store.store import Store
     from training.journal import customer_hash, write_log
     from training.logs import hillstrom, starbucks
@@ -213,7 +213,7 @@ def _import(options: argparse.Namespace) -> None:
         return
     store = Store(options.to)
     try:
-        key = load_key_of(store, options.to)
+        key = load_keys(store, options.to).current
         with tqdm(total=total, desc="import", unit=" decisions", disable=None) as bar:
             decisions = (
                 starbucks.logged_decisions(waves, key, bar.update)
@@ -230,7 +230,7 @@ def _import_parquet(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from service.store.engine import folder_beside
-    from service.store.identity import load_key_of
+    from service.store.identity import load_keys
     from service.store.store import Store
     from training.logs.history import write_checked
     from training.logs.shards import open_log
@@ -250,7 +250,7 @@ def _import_parquet(options: argparse.Namespace) -> None:
             return
         store = Store(options.to)
         try:
-            key = load_key_of(store, options.to)
+            key = load_keys(store, options.to).current
             with tqdm(total=log.decisions, desc="import", unit=" decisions", disable=None) as bar:
                 written = write_checked(store, log, rules, key, bar.update)
         finally:
@@ -273,14 +273,14 @@ def _export(options: argparse.Namespace) -> None:
 def _simulate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service.store.identity import load_key_of
+    from service.store.identity import load_keys
     from service.store.store import Store
 
     _check_simulated(options)
     make = _retailer_log if options.world == "retailer" else _starter_log
     store = Store(options.to)
     try:
-        key = load_key_of(store, options.to)
+        key = load_keys(store, options.to).current
         with tqdm(total=options.decisions, desc="simulate", unit=" decisions", disable=None) as bar:
             made = make(options, store, key, bar.update)
     finally:

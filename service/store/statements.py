@@ -151,6 +151,7 @@ _WRITES: dict[str, ClauseElement] = {
     "update_profile": _update(schema.customers, ["customer_key"], ["profile", "update_time"]),
     "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
     "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
+    "update_fact": _update(schema.facts, ["name"], ["value"]),
     "update_outcome": _update(schema.outcomes, ["event_id"], ["status", "step", "customer_key"]),
     "erase_requests": schema.requests.delete().where(
         _q.decision_id.in_(select(_d.decision_id).where(_d.customer_key == bindparam("customer_key")))

@@ -396,6 +396,9 @@ class Unit(Reader):
         self._run("insert_fact", {"name": name, "value": value})
         return self.find_fact(name) or value
 
+    def replace_fact(self, name: str, value: bytes) -> None:
+        self._run("update_fact", {"key_name": name, "new_value": value})
+
     def insert_pause(self, row: PauseRow) -> None:
         self._run("delete_pause", {"channel": row.channel})
         self._run("insert_pause", _values(row))
@@ -479,12 +482,15 @@ class Store:
                 f"what was erased could not be taken off the disk yet: {error}; try again"
             ) from error
 
-    def claim_key(self, key: bytes) -> bool:
-        """Tell whether identities are hashed under this key here; the first key that asks is the database's."""
+    def claim_key(self, key: bytes, previous: bytes | None = None) -> bool:
+        """Tell whether identities are hashed under this key here; the first key that asks is the database's, and one that knows it replaces it."""
         value = hmac.digest(key, b"identity key", "sha256")
         found = self.read(lambda reader: reader.find_fact(_KEY_FACT))
         if found is None:
             found = self.write(lambda unit: unit.settle_fact(_KEY_FACT, value))
+        if previous is not None and hmac.compare_digest(found, hmac.digest(previous, b"identity key", "sha256")):
+            self.write(lambda unit: unit.replace_fact(_KEY_FACT, value))
+            return True
         return hmac.compare_digest(found, value)
 
     def _add_sums(self, cursor: Cursor) -> None:

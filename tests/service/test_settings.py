@@ -220,6 +220,33 @@ def test_another_identity_key_stops_the_start(tmp_path: Path) -> None:
     assert error.value.violations[0].field == "identity_key_file"
 
 
+@pytest.mark.usefixtures("engine")
+def test_the_identity_key_can_be_replaced(tmp_path: Path) -> None:
+    """Under a new key, with the old one as previous, persons and requests are known as before; those of that time are known when the old one is gone, which is then refused."""
+    old, new = tmp_path / "identity.key", tmp_path / "new.key"
+    new.write_text("1f" * 32)
+    with serve(tmp_path) as service:
+        stale = service.decide(choose_request("stale", customer="never back"))
+        first = service.decide(choose_request())
+
+    with serve(tmp_path, identity_key_file=new, identity_previous_key_file=old) as service:
+        again = service.choose(choose_request())
+        service.decide(choose_request("later"))
+        service.decide(choose_request("fresh", customer="new"))
+        assert service.rows("SELECT count(*) FROM customers") == [(3,)]
+    with serve(tmp_path, identity_key_file=new) as service:
+        service.decide(choose_request("last"))
+        service.decide(choose_request("fresh again", customer="new"))
+        assert service.rows("SELECT count(*) FROM customers") == [(3,)]
+        service.decide(choose_request("forgotten", customer="never back"))
+        assert service.rows("SELECT count(*) FROM customers") == [(4,)]
+
+    assert again.replayed
+    assert again.decision.decision_id == first.decision_id != stale.decision_id
+    with pytest.raises(SettingsInvalid, match="another key than the database"), serve(tmp_path):
+        pass
+
+
 def test_a_lost_identity_key_stops_the_start(tmp_path: Path) -> None:
     """A database that knows customers is not served under a new key, which would forget what they withdrew."""
     with serve(tmp_path) as service:

@@ -33,6 +33,7 @@ from service.learning import Learner
 from service.outcomes import Outcomes
 from service.registry import Registry
 from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, ReportedOutcome
+from service.store.identity import Keys
 from service.store.rows import new_decision_id
 from service.store.store import Store
 from tests.service.served import MovedClock, connected
@@ -196,12 +197,12 @@ def in_process(
     store = Store(url)
     bundles = BundleHolder(bundle, Registry("sqlite:///unused", folder / "cache"), moved)
     bundles.load()
-    customers = Customers(store, rules, moved, KEY)
-    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), KEY)
+    customers = Customers(store, rules, moved, Keys(current=KEY))
+    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), Keys(current=KEY))
     try:
         yield InProcess(
             decisions=decisions,
-            outcomes=Outcomes(store, rules, moved, customers, KEY),
+            outcomes=Outcomes(store, rules, moved, customers, Keys(current=KEY)),
             bundles=bundles,
             clock=moved,
             url=url,

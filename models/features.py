@@ -92,6 +92,13 @@ def _hours_since_active(context: Context) -> float | None:
     return context.decide_time.timestamp() / 3600 - hours[-1] if hours else None
 
 
+def _lifetime(context: Context) -> float:
+    """Return how long a message lives; a later step of its cascade has that of the first, as what is left would pass for another sort of message."""
+    message = context.message
+    begin = max(message.earliest_time, context.decide_time) if context.step == 1 else message.earliest_time
+    return (message.expire_time - begin).total_seconds() / 3600
+
+
 def _local(context: Context, moment: datetime) -> datetime:
     return moment.astimezone(zone(context.customer.time_zone))
 
@@ -161,8 +168,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         name="lifetime_hours",
         kind="number",
-        meaning="hours from the decision until the message expires",
-        of_context=lambda f: (f.context.message.expire_time - f.context.decide_time).total_seconds() / 3600,
+        meaning="hours from the first decision, or the message's earliest time if that is later, until it expires",
+        of_context=lambda f: _lifetime(f.context),
     ),
     Feature(
         name="contacts_1d", kind="number", meaning="contacts in the last day", of_context=lambda f: float(f.contacts_1d)

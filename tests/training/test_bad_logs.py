@@ -196,6 +196,26 @@ def test_log_without_engagement_trains_without_that_stage(log_url: str, tmp_path
     assert 0 <= p_order(bundle_of(tmp_path, fitted), "push", young=1.0) <= 1
 
 
+def test_log_too_small_for_a_stage_says_which_and_what_stands_for_it(log_url: str, tmp_path: Path) -> None:
+    """Messages that were seen, hardly clicked and never refused: the stages that the log cannot teach are named with what stands for them, in what is
+    printed and in the bundle's notes, and the bundle decides."""
+    seen = [
+        replace(d, outcomes=(*d.outcomes, LoggedOutcome(type="seen", occur_time=d.action.send_time + HOUR)))
+        if d.action.send_time is not None and number % 2
+        else d
+        for number, d in enumerate(shop(1600))
+    ]
+
+    fitted, said = trained(log_url, seen)
+
+    assert any(line.startswith("stage click: 0 clicks are too few, 30 are needed; being noticed") for line in said)
+    assert any(line.startswith("stage unsubscribe: 0 events are too few") for line in said)
+    if fitted.funnel is not None:
+        assert set(fitted.funnel.notes) >= {"click", "unsubscribe"}
+    decision = decide(context_at(NOW, "asked", features={"young": 1.0}), RULES, bundle_of(tmp_path, fitted))
+    assert decision.choice.verdict in (Verdict.SEND, Verdict.DO_NOT_SEND)
+
+
 SECOND = timedelta(seconds=1)
 
 

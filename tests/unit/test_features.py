@@ -34,6 +34,16 @@ def test_every_feature_is_worked_out_in_one_way() -> None:
     assert all(f.meaning for f in FEATURES)
 
 
+def test_lifetime_of_a_later_step_is_that_of_the_message() -> None:
+    """A message with six hours left at its third step is not one that lives for six hours; one asked for before its time lives from then on."""
+    message = replace(CONTEXT.message, earliest_time=NOW, expire_time=NOW + 48 * HOUR)
+    first = replace(CONTEXT, decide_time=NOW, message=message)
+    third = replace(first, step=3, decide_time=NOW + 42 * HOUR, not_before=NOW + 42 * HOUR)
+    ahead = replace(first, decide_time=NOW - 12 * HOUR)
+
+    assert [values_of(context)["lifetime_hours"] for context in (first, third, ahead)] == [48.0, 48.0, 48.0]
+
+
 def test_no_send_has_no_action_features_but_its_channel() -> None:
     """Of no send the features of a send are missing, and the channel says so."""
     sends = {f.name for f in FEATURES if f.of_context is None} - {"channel"}

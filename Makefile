@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format soak bench bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format soak bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -51,6 +51,10 @@ soak: $(VENV)/.dev
 ## bench: server CPU per decision, as ratios against floors measured in the same run
 bench: $(VENV)/.dev
 	$(PY) -m tests.benchmarks --rounds 5
+
+## bench-commits: what sharing commits earns on SQLite and PostgreSQL, beside a commit for each row
+bench-commits: $(VENV)/.dev
+	$(PY) -m tests.benchmarks.commits
 
 bench-quick: $(VENV)/.dev
 	$(PY) -m tests.benchmarks --rounds 2 --calls 300

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,10 +25,11 @@ _TEMPLATE = "template_channel_choice"
 class PostgresServer:
     """A server of one's own, with its data in a folder of its own, reached through a socket there."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, file_bytes: int | None = None) -> None:
         self._folder = folder
         self._data = folder / "data"
         self._options = options
+        self._file_bytes = file_bytes
         self._numbers = itertools.count()
         self._user = _USER if os.geteuid() == 0 else None
         self._bin = _find_programs(folder, is_shared=self._user is not None)
@@ -55,6 +57,12 @@ class PostgresServer:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the server's first process, without a word to the others."""
         os.kill(int((self._data / "postmaster.pid").read_text().split()[0]), number)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server."""
+        first = int((self._data / "postmaster.pid").read_text().split()[0])
+        for pid in (first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())):
+            os.kill(pid, number)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self._folder}"
@@ -87,11 +95,22 @@ class PostgresServer:
     def connected(self, database: str = "postgres") -> contextlib.closing[psycopg.Connection]:
         return contextlib.closing(psycopg.connect(self.url(database), autocommit=True))
 
+    def _limit(self) -> None:
+        """Let no file grow beyond a size, as on a disk that is full."""
+        assert self._file_bytes is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self._file_bytes, self._file_bytes))
+
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
         command = [str(self._bin / program), "-D", str(self._data), *arguments]
         with tempfile.TemporaryFile() as said:
             code = subprocess.run(
-                command, user=self._user, stdout=said, stderr=said, cwd=self._folder, check=False
+                command,
+                user=self._user,
+                stdout=said,
+                stderr=said,
+                cwd=self._folder,
+                check=False,
+                preexec_fn=self._limit if program == "pg_ctl" and self._file_bytes else None,
             ).returncode
             said.seek(0)
             assert code == 0 or not check, said.read().decode()
@@ -112,11 +131,11 @@ def _find_programs(folder: Path, *, is_shared: bool) -> Path:
 
 
 @contextlib.contextmanager
-def postgres_server(*options: str) -> Iterator[PostgresServer]:
-    """Run a server until the end of the block."""
+def postgres_server(*options: str, file_bytes: int | None = None) -> Iterator[PostgresServer]:
+    """Run a server until the end of the block; none of its files grows beyond a size where one is given."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        server = PostgresServer(folder, *options)
+        server = PostgresServer(folder, *options, file_bytes=file_bytes)
         server.start()
         try:
             yield server

@@ -112,6 +112,8 @@ class Checker:
             self.refuse(field, f"is required: 1 to {most} characters")
         elif len(value) > most:
             self.refuse(field, f"has {len(value)} characters, at most {most} are allowed")
+        elif "\0" in value:
+            self.refuse(field, "has a NUL character, which no database keeps in a text; leave it out")
         return value
 
     def count(self, field: str, values: Iterable[object], least: int, most: int) -> None:

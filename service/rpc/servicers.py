@@ -8,7 +8,7 @@ import grpc
 import structlog
 
 from models.correction import Correction
-from models.errors import ChannelChoiceError, InvalidInput, Violation
+from models.errors import ChannelChoiceError, InvalidInput, NotFound, Violation
 from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.budgets import Standing, settle_expired, standings
@@ -109,6 +109,8 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     ) -> choice_pb.GetDecisionResponse:
         if not request.decision_id:
             raise InvalidInput([Violation(field="decision_id", description="is required")])
+        if "\0" in request.decision_id:
+            raise NotFound("decision", request.decision_id)
         steps, outcomes = self._decisions.get(request.decision_id)
         return choice_pb.GetDecisionResponse(
             steps=[decision_message(step, self._rules, is_full=True) for step in steps],

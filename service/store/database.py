@@ -15,6 +15,11 @@ def lock_key(kind: str, name: str | bytes) -> int:
     return int.from_bytes(hashlib.blake2b(body, digest_size=8, person=kind.encode()).digest()) >> 1
 
 
+def tell(error: Exception) -> str:
+    """Return the first line of what an engine says, which is what happened; what follows are its guesses."""
+    return str(error).strip().partition("\n")[0]
+
+
 class Cursor(Protocol):
     """Runs statements by their names in service.store.statements."""
 
@@ -73,8 +78,8 @@ class Session(Protocol):
         """End the transaction; when this returns, all of it is on disk."""
         ...
 
-    def roll_back(self) -> None:
-        """Undo the transaction, whatever state it is in."""
+    def roll_back(self, error: Exception) -> None:
+        """Undo the transaction after an error, whatever state it is in."""
         ...
 
     def is_worth_repeating(self, error: Exception) -> bool:

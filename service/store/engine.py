@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from models.errors import SettingsInvalid, StoreInvalid, Violation
 from service.store import partitions, postgres, sqlite
-from service.store.database import Database, lock_key
+from service.store.database import Database, lock_key, tell
 
 _log = structlog.get_logger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -97,10 +97,10 @@ def migrate(url: str) -> None:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
             _upgrade(connection, name)
     except (OperationalError, psycopg.OperationalError, sqlite3.OperationalError) as error:
-        problem = str(getattr(error, "orig", error)).strip()
+        problem = tell(getattr(error, "orig", error))
         raise StoreInvalid(f"database {name}: {problem}; {_way_out(parsed, problem)}") from error
     except (DatabaseError, sqlite3.DatabaseError) as error:
-        problem = str(getattr(error, "orig", error)).strip()
+        problem = tell(getattr(error, "orig", error))
         raise StoreInvalid(f"database {name}: {problem}; {_other_way_out(parsed)}") from error
     finally:
         engine.dispose()
@@ -114,7 +114,7 @@ def _make_partitions(url: URL) -> None:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
             partitions.make_ahead(connection)
     except DatabaseError as error:
-        _log.warning("no partitions made, run python -m service maintain", error=str(error.orig).strip())
+        _log.warning("no partitions made, run python -m service maintain", error=tell(error.orig or error))
     finally:
         engine.dispose()
 

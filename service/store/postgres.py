@@ -6,6 +6,7 @@ statement at its begin in the order of their numbers, so that no two transaction
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 from sqlalchemy.engine import URL
@@ -23,9 +25,9 @@ from service.store.schema import metadata
 from service.store.statements import compile_statements
 
 T = TypeVar("T")
-Connection = psycopg.Connection[tuple[Any, ...]]
 BROKEN: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InternalError, psycopg.ProgrammingError)
 """The last is of tables that are not there, or may not be written: nothing of a unit."""
+_LOCKED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
 _CONNECT_SECONDS = 5
 _FEW = 4
 """Fewer rows than this are inserted one by one, since a COPY takes two round trips."""
@@ -35,6 +37,25 @@ _LOCK = "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(%s::bigint[]) A
 @cache
 def _statements() -> dict[str, str]:
     return compile_statements(dialect.dialect(), postgresql.insert)  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+
+class Silent(psycopg.OperationalError):
+    """Raised when the server keeps a connection open but does not answer on it."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not wait for ever: the server's own limits are of no use where the server, or the way to it, stands still."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        limit = 2 * BUSY_SECONDS
+        begun = time.monotonic()
+        try:
+            return super().wait(gen, interval, limit if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if timeout is not None or time.monotonic() - begun < limit:
+                raise
+            self.close()
+            raise Silent(f"it has not answered for {limit:g} seconds") from error
 
 
 def connect(url: URL) -> Connection:
@@ -47,7 +68,7 @@ def connect(url: URL) -> Connection:
         "synchronous_commit": "on",
         "default_transaction_isolation": r"read\ committed",
     }
-    return psycopg.connect(
+    return Connection.connect(
         url.set(drivername="postgresql").render_as_string(hide_password=False),
         autocommit=True,
         connect_timeout=_CONNECT_SECONDS,
@@ -205,15 +226,19 @@ class PostgresSession:
     def commit(self) -> None:
         self._connection.execute("COMMIT")
 
-    def roll_back(self) -> None:
+    def roll_back(self, error: Exception) -> None:
+        """Undo the transaction; after anything but a failed unit or a lock, on a new connection, since the server may be another by now."""
         try:
             self._connection.execute("ROLLBACK")
         except psycopg.Error:
             self._connection.close()
+        if isinstance(error, self.broken) and not isinstance(error, _LOCKED):
+            self._connection.close()
 
     def is_worth_repeating(self, error: Exception) -> bool:
         """Tell whether it was a deadlock, or a connection that was lost while nothing was asked of it, as after a restart."""
-        return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure) or self._connection.closed
+        is_lost = self._connection.closed and not isinstance(error, Silent)
+        return is_lost or isinstance(error, errors.DeadlockDetected | errors.SerializationFailure)
 
     def close(self) -> None:
         self._connection.close()
@@ -251,8 +276,8 @@ class Postgres:
             if held:
                 try:
                     return question(PostgresCursor(held[0]))
-                except psycopg.OperationalError:
-                    if not held[0].closed:
+                except psycopg.OperationalError as error:
+                    if not held[0].closed or isinstance(error, Silent):
                         raise
                     held.clear()
                     self._forget()

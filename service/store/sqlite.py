@@ -93,7 +93,7 @@ class SqliteSession:
     def commit(self) -> None:
         self._connection.execute("COMMIT")
 
-    def roll_back(self) -> None:
+    def roll_back(self, error: Exception) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from models.correction import Cell, Sums
 from models.errors import StoreUnavailable
-from service.store.database import Cursor, lock_key
+from service.store.database import Cursor, lock_key, tell
 from service.store.engine import open_database
 from service.store.profile import Profile, profile_from_json, profile_to_json
 from service.store.statements import ACTIVE as ACTIVE
@@ -456,7 +456,7 @@ class Store:
         try:
             return self._database.reading(lambda cursor: question(Reader(cursor)))
         except self._database.broken as error:
-            raise StoreUnavailable(f"the database cannot be read: {error}; try again") from error
+            raise StoreUnavailable(f"try again, the database cannot be read: {tell(error)}") from error
 
     def write(self, unit: Callable[[Unit], T], locks: Iterable[int] = ()) -> T:
         """Run a unit of work and return what it returned, once it is on disk; see GroupWriter.run for what it raises.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from models.errors import StoreUnavailable
-from service.store.database import Cursor, Session, Undone
+from service.store.database import Cursor, Session, Undone, tell
 
 T = TypeVar("T")
 _BATCH = 256
@@ -125,7 +125,7 @@ class GroupWriter:
         try:
             answers = self._transact(batch)
         except Exception as error:  # whoever waits is told, and the writer goes on
-            failure = StoreUnavailable(f"the database cannot be written: {error}; try again")
+            failure = StoreUnavailable(f"try again, the database cannot be written: {tell(error)}")
             failure.__cause__ = error
             answers = [(None, failure)] * len(batch)
         for job, answer in zip(batch, answers, strict=True):
@@ -138,23 +138,23 @@ class GroupWriter:
             try:
                 answers = self._run_units(batch, is_careful=is_careful)
                 break
-            except Undone:
-                self._session.roll_back()
+            except Undone as error:
+                self._session.roll_back(error)
                 is_careful = True
             except self._session.broken as error:
                 is_repeated = attempt + 1 < _ATTEMPTS and self._session.is_worth_repeating(error)
-                self._session.roll_back()
+                self._session.roll_back(error)
                 if not is_repeated:
                     raise
-            except Exception:
-                self._session.roll_back()
+            except Exception as error:
+                self._session.roll_back(error)
                 raise
         else:
             raise StoreUnavailable("the units could not be run")
         try:
             self._session.commit()
-        except Exception:
-            self._session.roll_back()
+        except Exception as error:
+            self._session.roll_back(error)
             raise
         return answers
 

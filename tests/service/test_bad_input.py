@@ -74,6 +74,10 @@ def set_number(value: object, number: float) -> None:
 REQUEST_CHANGES: dict[str, tuple[Change, set[str]]] = {
     "no request_id": (lambda r: r.ClearField("request_id"), {"request_id"}),
     "long request_id": (lambda r: set_text(r, "request_id", 129), {"request_id"}),
+    "request_id with a zero byte": (lambda r: set_value(r, "request_id", "a\0b"), {"request_id"}),
+    "campaign with a zero byte": (lambda r: set_value(r.message, "campaign", "\0"), {"message.campaign"}),
+    "kind with a zero byte": (lambda r: set_value(r.message, "kind", "a\0"), {"message.kind"}),
+    "topic with a zero byte": (lambda r: set_value(r.message, "topic", "a\0"), {"message.topic"}),
     "no customer": (lambda r: r.ClearField("customer"), {"customer"}),
     "empty customer": (lambda r: r.customer.ClearField("customer_id"), {"customer"}),
     "long customer_id": (lambda r: set_text(r.customer, "customer_id", 129), {"customer.customer_id"}),
@@ -352,10 +356,11 @@ def test_a_batch_that_repeats_one_id_is_refused(shared: Served) -> None:
 
 def test_an_endless_id_is_not_found(shared: Served) -> None:
     """Looking up an id of any length answers NOT_FOUND, not an error of the transport."""
-    with refused() as refusal:
-        shared.get("x" * 100_000)
+    for decision_id in ("x" * 100_000, "a\0b"):
+        with refused() as refusal:
+            shared.get(decision_id)
 
-    assert refusal[0].code is grpc.StatusCode.NOT_FOUND
+        assert refusal[0].code is grpc.StatusCode.NOT_FOUND
 
 
 def test_refusals_say_what_would_be_right(shared: Served) -> None:

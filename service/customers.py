@@ -17,7 +17,7 @@ from service.learning import learn_merge
 from service.requests import Person, UpsertRequest
 from service.store.identity import Keys
 from service.store.profile import Profile
-from service.store.store import ENGAGED, Reader, Store, Unit, person_locks
+from service.store.store import ENGAGED, History, Reader, Since, Store, Unit, person_locks
 
 T = TypeVar("T")
 _CONTACT_MEMORY = timedelta(days=60)
@@ -41,9 +41,18 @@ class Resolved:
 
     key: str
     new_hashes: tuple[bytes, ...]
-    profile: Profile
-    version: int | None
-    """As read before anything else that is known of them; None where they are new."""
+    moment: datetime
+    """When they were read."""
+    history: History
+
+    @property
+    def profile(self) -> Profile:
+        return Profile() if self.history.customer is None else self.history.customer.profile
+
+    @property
+    def version(self) -> int | None:
+        """The version of everything that is known of them; None where they are new."""
+        return None if self.history.customer is None else self.history.customer.version
 
     @property
     def locks(self) -> list[int]:
@@ -112,7 +121,10 @@ class Customers:
                 now = to_micros(self._clock.now())
                 key = self._store.write(lambda unit: merge(unit, found, now), person_locks(found))
             new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
-            yield self._resolved(key, new)
+            person = self._resolved(key, new)
+            if found and person.version is None and self._store.read(lambda r: r.find_identities(hashes)) != keys:
+                raise PersonChanged  # merged into another by another process, just before they were read
+            yield person
 
     @contextmanager
     def hold_owner(self, decision_id: str) -> Iterator[Resolved]:
@@ -127,14 +139,21 @@ class Customers:
             if key is None:
                 raise NotFound("decision", decision_id)
             with self._person_locks[_stripe(key)]:
+                person = self._resolved(key, ())
                 if self._store.read(lambda reader: reader.find_owner(decision_id)) == key:
-                    yield self._resolved(key, ())
+                    yield person
                     return
 
     def _resolved(self, key: str, new_hashes: tuple[bytes, ...]) -> Resolved:
-        row = self._store.read(lambda reader: reader.find_customer(key))
-        profile = Profile() if row is None else row.profile
-        return Resolved(key=key, new_hashes=new_hashes, profile=profile, version=None if row is None else row.version)
+        now = self._clock.now()
+        since = Since(
+            contacts_after=to_micros(now - self._contact_memory),
+            orders_after=to_micros(now - ORDER_MEMORY),
+            activity_after=to_micros(now - ACTIVITY_MEMORY),
+            most=MOST_ACTIVITY,
+        )
+        history = self._store.read(lambda reader: reader.find_history(key, since, to_micros(now)))
+        return Resolved(key=key, new_hashes=new_hashes, moment=now, history=history)
 
     def upsert(self, request: UpsertRequest) -> str:
         """Store what is known of a customer and return their key."""
@@ -192,38 +211,32 @@ class Customers:
         self._store.scrub()
         return count
 
-    def state(self, key: str, profile: Profile, person: Person | None, now: datetime) -> CustomerState:
+    def state(self, known: Resolved, person: Person | None) -> CustomerState:
         """Return what a decision needs to know of a person; what the request says goes over what is stored."""
-
-        def question(reader: Reader) -> CustomerState:
-            contacts = reader.list_contacts(key, to_micros(now - self._contact_memory))
-            orders = reader.list_purchases(key, to_micros(now - ORDER_MEMORY))
-            done = reader.list_activity(key, to_micros(now - ACTIVITY_MEMORY), to_micros(now), MOST_ACTIVITY)
-            seen, clicked = first_times(done, ENGAGED), first_times(done, ("clicked",))
-            return CustomerState(
-                key=key,
-                time_zone=(person and person.time_zone) or profile.time_zone or self._rules.time_zone,
-                country=(person and person.country) or profile.country or self._rules.country,
-                locale=(person and person.locale) or profile.locale,
-                contacts=tuple(
-                    Contact(
-                        decision_id=row.decision_id,
-                        channel=row.channel,
-                        topic=row.topic,
-                        category=row.category,  # type: ignore[arg-type]  # written from a Category
-                        start=from_micros(row.start_time),
-                        end=from_micros(row.end_time),
-                        step=row.step,
-                        seen_time=seen.get((row.decision_id, row.step)),
-                        click_time=clicked.get((row.decision_id, row.step)),
-                    )
-                    for row in contacts
-                ),
-                order_times=tuple(map(from_micros, orders)),
-                active_hours=latest_hours(from_micros(moment) for _, moment, _, _ in done),
-            )
-
-        return self._store.read(question)
+        profile, done = known.profile, known.history.activity
+        seen, clicked = first_times(done, ENGAGED), first_times(done, ("clicked",))
+        return CustomerState(
+            key=known.key,
+            time_zone=(person and person.time_zone) or profile.time_zone or self._rules.time_zone,
+            country=(person and person.country) or profile.country or self._rules.country,
+            locale=(person and person.locale) or profile.locale,
+            contacts=tuple(
+                Contact(
+                    decision_id=row.decision_id,
+                    channel=row.channel,
+                    topic=row.topic,
+                    category=row.category,  # type: ignore[arg-type]  # written from a Category
+                    start=from_micros(row.start_time),
+                    end=from_micros(row.end_time),
+                    step=row.step,
+                    seen_time=seen.get((row.decision_id, row.step)),
+                    click_time=clicked.get((row.decision_id, row.step)),
+                )
+                for row in known.history.contacts
+            ),
+            order_times=tuple(map(from_micros, known.history.orders)),
+            active_hours=latest_hours(from_micros(moment) for _, moment, _, _ in done),
+        )
 
 
 def until_unchanged(attempt: Callable[[], T]) -> T:

@@ -144,7 +144,7 @@ class Decisions:
                 place: self._replay(row, requests[place].body) for place, row in enumerate(known) if row is not None
             }
             fresh = [place for place in range(len(requests)) if place not in answers]
-            now, bundle = self._clock.now(), self._bundles.current
+            now, bundle = person.moment, self._bundles.current
             asked = {h for place in fresh for h in hashes[place]}
             resolved = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
 
@@ -197,7 +197,7 @@ class Decisions:
             if last.verdict != Verdict.SEND:
                 return self._stored(last, is_replayed=True)
             bundle = self._bundles.current
-            context = self._next_context(request, steps, person.key, person.profile, bundle)
+            context = self._next_context(request, steps, person, bundle)
             progress = self._progress(context, steps)
             end = find_end(context, self._rules, progress)
             if end is not None:
@@ -313,13 +313,13 @@ class Decisions:
             step=1,
             decide_time=now,
             not_before=max(now, message.earliest_time),
-            customer=self._customers.state(person.key, person.profile, request.person, now),
+            customer=self._customers.state(person, request.person),
             message=message,
             options=tuple(_option(channel, person.profile, self._rules) for channel in request.channels),
             seed=make_seed(request.request_id, 1),
             constraints=request.constraints,
             features=features,
-            paused=self._paused(),
+            paused=person.history.pauses,
             factors=self._factors(bundle, now, message.kind, 1, [channel.channel for channel in request.channels]),
             budgets=self._budgets(message.campaign, now, most),
             mode=request.mode,
@@ -329,15 +329,14 @@ class Decisions:
         self,
         request: AdvanceRequest,
         steps: Sequence[DecisionRow],
-        key: str,
-        profile: Profile,
+        person: Resolved,
         bundle: Bundle | None,
     ) -> Context:
         """Return the context of the next step: that of the first, as things are now."""
-        now = self._clock.now()
+        now, profile = person.moment, person.profile
         first = context_from_json(steps[0].context)
         last = context_from_json(steps[-1].context)
-        state = self._customers.state(key, profile, None, now)
+        state = self._customers.state(person, None)
         asked = first.customer
         state = replace(state, time_zone=asked.time_zone, country=asked.country, locale=asked.locale)
         options = {option.channel: option for option in last.options}
@@ -357,7 +356,7 @@ class Decisions:
             seed=make_seed(steps[0].request_id, number),
             tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
             overdue=tuple(overdue),
-            paused=self._paused(),
+            paused=person.history.pauses,
             factors=self._factors(bundle, now, first.message.kind, number, options),
             reserved=(),
             budgets=(),
@@ -395,9 +394,6 @@ class Decisions:
         if not self._rules.budgets:
             return ()
         return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most))
-
-    def _paused(self) -> tuple[str, ...]:
-        return tuple(row.channel for row in self._store.read(lambda reader: reader.list_pauses()))
 
 
 def _stamped(decision: Decision) -> Decision:

@@ -6,7 +6,21 @@ The hot path then speaks to the driver: building and running a Core statement co
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Dialect, Select, Table, bindparam, func, literal_column, null, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Select,
+    String,
+    Table,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 from sqlalchemy.sql.expression import ClauseElement
 
 from models.correction import ORDERS
@@ -38,7 +52,47 @@ def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> ClauseE
     return clause
 
 
+def _part(kind: str, texts: Iterable[Any] = (), numbers: Iterable[Any] = ()) -> Select[Any]:
+    """Return a select of one kind of row in the columns that all parts of a union have: a kind, five texts, three numbers."""
+    found = [*texts, *[cast(null(), String)] * 5][:5] + [*numbers, *[cast(null(), BigInteger)] * 3][:3]
+    named = [column.label(f"part_{place}") for place, column in enumerate(found)]
+    return select(literal_column(f"'{kind}'").label("kind"), *named)
+
+
+_of_person: ColumnElement[Any] = bindparam("customer_key")
+_activity = (
+    _part("activity", [_o.decision_id, _o.type, _o.event_id], [_o.step, _o.occur_time])
+    .where(
+        _o.customer_key == _of_person,
+        _o.occur_time > bindparam("activity_after"),
+        _o.occur_time <= bindparam("until"),
+        _o.type.in_(_texts(ACTIVE)),
+        ~_o.machine_generated,
+    )
+    .order_by(_o.occur_time.desc(), _o.event_id)
+    .limit(bindparam("most"))
+    .offset(literal_column("0"))
+    .subquery()
+)
+_HISTORY = union_all(
+    _part("customer", [_p.profile], [_p.create_time, _p.version]).where(_p.customer_key == _of_person),
+    _part("contact", [_c.decision_id, _c.channel, _c.topic, _c.category], [_c.step, _c.start_time, _c.end_time]).where(
+        _c.customer_key == _of_person,
+        _c.start_time > bindparam("contacts_after"),
+        _c.is_open == bindparam("is_open"),
+    ),
+    _part("order", numbers=[_o.occur_time]).where(
+        _o.customer_key == _of_person,
+        _o.occur_time > bindparam("orders_after"),
+        _o.type.in_(_texts(PURCHASES)),
+    ),
+    select(*_activity.c),
+    _part("pause", [schema.pauses.c.channel]),
+)
+"""All that a decision is made from, as it is at one moment."""
+
 _READS: dict[str, ClauseElement] = {
+    "find_history": _HISTORY,
     "find_request": _select(schema.decisions)
     .join(schema.requests, (_q.decision_id == _d.decision_id) & (_q.step == _d.step))
     .where(_q.request_id == bindparam("request_id"), _q.step == bindparam("step")),
@@ -60,17 +114,6 @@ _READS: dict[str, ClauseElement] = {
         _o.type.in_(_texts(PURCHASES)),
     )
     .order_by(_o.occur_time),
-    "list_activity": select(_o.type, _o.occur_time, _o.decision_id, _o.step)
-    .where(
-        _o.customer_key == bindparam("customer_key"),
-        _o.occur_time > bindparam("after"),
-        _o.occur_time <= bindparam("until"),
-        _o.type.in_(_texts(ACTIVE)),
-        ~_o.machine_generated,
-    )
-    .order_by(_o.occur_time.desc(), _o.event_id)
-    .limit(bindparam("most"))
-    .offset(literal_column("0")),
     "list_clicked": select(_o.decision_id, _o.step)
     .where(
         _o.customer_key == bindparam("customer_key"),
@@ -99,13 +142,6 @@ _READS: dict[str, ClauseElement] = {
         _s.hour <= bindparam("until_hour"),
     )
     .order_by(_s.hour, _s.stage, _s.channel, _s.kind, _s.step),
-    "list_contacts": _select(schema.contacts)
-    .where(
-        _c.customer_key == bindparam("customer_key"),
-        _c.start_time > bindparam("after"),
-        _c.is_open == bindparam("is_open"),
-    )
-    .order_by(_c.start_time, _c.decision_id, _c.step),
     "find_contact": _select(schema.contacts).where(
         _c.decision_id == bindparam("decision_id"), _c.step == bindparam("step")
     ),

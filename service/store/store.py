@@ -122,13 +122,38 @@ class ReservationRow:
     expire_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CustomerRow:
     """One person: what is stored of them, and how often that, or anything that a decision about them depends on, was changed."""
 
     profile: Profile
     create_time: int
     version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """How far back a history goes: not further than after these times, and of activity no more than the latest."""
+
+    contacts_after: int
+    orders_after: int
+    activity_after: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All that a decision about a person is made from."""
+
+    customer: CustomerRow | None = None
+    contacts: tuple[ContactRow, ...] = ()
+    """Those that count, in order."""
+    orders: tuple[int, ...] = ()
+    """Times of orders and purchases, in order."""
+    activity: tuple[tuple[str, int, str, int], ...] = ()
+    """(type, time, decision, step) of the latest things that they did, the newest first."""
+    pauses: tuple[str, ...] = ()
+    """Channels that are paused."""
 
 
 def _names(row: Any) -> tuple[str, ...]:
@@ -171,10 +196,6 @@ class Reader:
         """Return the times of a customer's orders and purchases after a time, in order."""
         return [row[0] for row in self._rows("list_purchases", customer_key=customer_key, after=after)]
 
-    def list_activity(self, customer_key: str, after: int, until: int, most: int) -> list[tuple[str, int, str, int]]:
-        """Return (type, time, decision, step) of the latest things that a customer did within (after, until], the newest first."""
-        return self._rows("list_activity", customer_key=customer_key, after=after, until=until, most=most)
-
     def list_clicked(self, customer_key: str, since: int, until: int) -> list[tuple[str, int]]:
         """Return (decision, step) of the sends that a customer clicked within [since, until), each once."""
         return self._rows("list_clicked", customer_key=customer_key, since=since, until=until)
@@ -188,10 +209,34 @@ class Reader:
         rows = self._rows("list_statistics", bundle=bundle, since_hour=since_hour, until_hour=until_hour)
         return [(Cell(*row[:6]), Sums(*row[6:])) for row in rows]
 
-    def list_contacts(self, customer_key: str, after: int) -> list[ContactRow]:
-        """Return a customer's contacts that count and start after a time, in order."""
-        rows = self._rows("list_contacts", customer_key=customer_key, after=after, is_open=True)
-        return [_contact_row(row) for row in rows]
+    def find_history(self, customer_key: str, since: Since, until: int) -> History:
+        """Return all that a decision about a customer is made from, in one query and so as it was at one moment."""
+        parts: dict[str, list[Any]] = {kind: [] for kind in ("customer", "contact", "order", "activity", "pause")}
+        asked = {"customer_key": customer_key, "until": until, "is_open": True, **_values(since)}
+        for row in self._cursor.rows("find_history", asked):
+            parts[row[0]].append(row[1:])
+        contacts = [
+            ContactRow(
+                decision_id=row[0],
+                step=row[5],
+                customer_key=customer_key,
+                channel=row[1],
+                topic=row[2],
+                category=row[3],
+                start_time=row[6],
+                end_time=row[7],
+                is_open=True,
+            )
+            for row in parts["contact"]
+        ]
+        activity = sorted(parts["activity"], key=lambda row: (-row[6], row[2]))
+        return History(
+            customer=next((CustomerRow(profile_from_json(row[0]), row[5], row[6]) for row in parts["customer"]), None),
+            contacts=tuple(sorted(contacts, key=lambda row: (row.start_time, row.decision_id, row.step))),
+            orders=tuple(sorted(row[5] for row in parts["order"])),
+            activity=tuple((row[1], row[6], row[0], row[5]) for row in activity),
+            pauses=tuple(sorted(row[0] for row in parts["pause"])),
+        )
 
     def find_contact(self, decision_id: str, step: int) -> ContactRow | None:
         row = self._row("find_contact", decision_id=decision_id, step=step)

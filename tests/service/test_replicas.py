@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,10 +21,10 @@ from service.gen.channelchoice.v1.outcome_pb2 import (
     OUTCOME_TYPE_UNSUBSCRIBE,
 )
 from service.store.profile import Profile
-from service.store.store import PAUSES, PauseRow, Store, Unit, person_locks
+from service.store.store import PAUSES, CustomerRow, History, PauseRow, Reader, Since, Store, Unit, person_locks
 from tests.postgres import PostgresServer
 from tests.service import served
-from tests.service.examples import DAY, HOUR, RULES, choose_request, identity, moment_of, outcome
+from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, identity, moment_of, outcome
 from tests.service.served import MovedClock, Served, serve
 
 SMS = 5_300_000
@@ -231,10 +232,10 @@ def test_a_decision_from_what_is_not_so_any_more_is_not_kept(tmp_path: Path) -> 
     """What was decided about a person from an older version of them is refused, in every way in which they may have changed."""
     url = served.database_in(tmp_path)
     one, other = Store(url), Store(url)
-    new = Resolved(key="a" * 32, new_hashes=(b"h1",), profile=Profile(), version=None)
+    new = Resolved(key="a" * 32, new_hashes=(b"h1",), moment=NOW, history=History())
     one.write(lambda unit: keep_person(unit, new, 0), new.locks)
-    known = Resolved(key=new.key, new_hashes=(), profile=Profile(), version=0)
-    learned = Resolved(key=new.key, new_hashes=(b"h1",), profile=Profile(), version=1)
+    known = replace(new, new_hashes=(), history=History(customer=CustomerRow(Profile(), 0, 0)))
+    learned = replace(new, history=History(customer=CustomerRow(Profile(), 0, 1)))
 
     with pytest.raises(PersonChanged):
         other.write(lambda unit: keep_person(unit, new, 0), new.locks)
@@ -248,6 +249,30 @@ def test_a_decision_from_what_is_not_so_any_more_is_not_kept(tmp_path: Path) -> 
 
     assert version is not None
     assert version.version == 1
+
+
+def test_a_person_merged_just_before_they_are_read_is_not_made_anew(
+    replicas: list[Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another replica merges a person away between finding their key and reading them, the decision is of who they are now."""
+    ones = [identity("old"), identity("young")]
+    for number, one in enumerate(ones):
+        replicas[0].decide(choose_request(f"alone-{number}", customer="", identities=[one], channels=["in_app"]))
+        replicas[0].clock.move(HOUR)
+    find, calls = Reader.find_history, itertools.count()
+
+    def interposed(reader: Reader, key: str, since: Since, until: int) -> History:
+        if next(calls) == 0:
+            both = choose_request("both", customer="", identities=ones, channels=["in_app"])
+            replicas[1].decide(both)
+        return find(reader, key, since, until)
+
+    monkeypatch.setattr(Reader, "find_history", interposed)
+    replicas[0].decide(choose_request("late", customer="", identities=[ones[1]], channels=["in_app"]))
+
+    assert next(calls) > 2
+    assert replicas[0].rows("SELECT count(*) FROM customers") == [(1,)]
+    assert replicas[0].rows("SELECT count(DISTINCT customer_key) FROM decisions") == [(1,)]
 
 
 def test_what_keeps_changing_is_given_up_with_a_way_out() -> None:

@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import structlog
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from models.errors import SettingsInvalid, StoreInvalid, Violation
-from service.store import partitions, postgres, sqlite
+from service.store import partitions, sqlite
 from service.store.database import Database, lock_key, tell
 
 _log = structlog.get_logger(__name__)
@@ -76,9 +75,12 @@ def open_database(url: str, connections: int) -> Database:
     """
     parsed = parse_url(url)
     migrate(url)
-    if is_postgres(parsed):
-        _make_partitions(parsed)
-    return postgres.Postgres(parsed, connections) if is_postgres(parsed) else sqlite.Sqlite(parsed)
+    if not is_postgres(parsed):
+        return sqlite.Sqlite(parsed)
+    from service.store.postgres import Postgres  # a service on SQLite does not pay for the driver
+
+    _make_partitions(parsed)
+    return Postgres(parsed, connections)
 
 
 def migrate(url: str) -> None:
@@ -96,7 +98,7 @@ def migrate(url: str) -> None:
             if is_postgres(parsed):
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
             _upgrade(connection, name)
-    except (OperationalError, psycopg.OperationalError, sqlite3.OperationalError) as error:
+    except (OperationalError, sqlite3.OperationalError) as error:
         problem = tell(getattr(error, "orig", error))
         raise StoreInvalid(f"database {name}: {problem}; {_way_out(parsed, problem)}") from error
     except (DatabaseError, sqlite3.DatabaseError) as error:

@@ -10,12 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import grpc
 
-from service.gen.channelchoice.v1.channel_choice_service_pb2 import AdvanceCascadeRequest, ChooseChannelRequest
+from service.gen.channelchoice.v1.channel_choice_service_pb2 import (
+    AdvanceCascadeRequest,
+    BatchChooseChannelRequest,
+    BatchChooseChannelResponse,
+    ChooseChannelRequest,
+)
 from service.gen.channelchoice.v1.channel_choice_service_pb2_grpc import ChannelChoiceServiceStub
 from service.gen.channelchoice.v1.customer_pb2 import (
     CONSENT_STATE_DENIED,
@@ -43,7 +49,8 @@ _PAUSE_SECONDS = 0.1
 _GIVE_UP_SECONDS = 90
 _CHANNELS = ("in_app", "push", "email", "viber", "sms")
 _ZONES = ("Europe/Moscow", "Asia/Vladivostok", "America/New_York", "UTC")
-_CROWD = 12
+_BATCH = 24
+_CROWD = 40
 """How many people are asked about at a time, by all clients: few, so that they meet."""
 
 
@@ -91,6 +98,8 @@ class Client:
                 self.choose(self._random.choice(self._past))
             elif chance < 0.12:
                 self.withdraw()
+            elif chance < 0.3:
+                self.meet_many()
             else:
                 self.meet()
 
@@ -119,6 +128,26 @@ class Client:
             self.advance(decision)
         elif chance < 0.8:
             self.report(decision, "UNSUBSCRIBE")
+
+    def meet_many(self) -> None:
+        """Ask about many in one batch, again for those that were not decided, and report in one call what was sent."""
+        requests = {request.request_id: request for request in (self.request() for _ in range(_BATCH))}
+        sent: list[Decision] = []
+        while requests and not self.is_ending.is_set():
+            answer = self.call(partial(_choose_many, BatchChooseChannelRequest(requests=requests.values())))
+            if answer is None:
+                return
+            for result in answer.results:
+                if result.HasField("decision"):
+                    self._keep_decision(result.request_id, result.decision)
+                    del requests[result.request_id]
+                    sent += [result.decision] if result.decision.verdict == VERDICT_SEND else []
+                elif result.error.code != grpc.StatusCode.UNAVAILABLE.value[0]:
+                    self.write(kind="refused", code=str(result.error.code), details=result.error.message)
+                    del requests[result.request_id]
+        soon = [decision for decision in sent if decision.send_time.seconds < time.time() + 72_000]
+        if soon:
+            self._report([self._outcome(d, self._random.choice(["SENT", "SENT", "NOT_SENT"])) for d in soon], soon)
 
     def person(self) -> int:
         """Return one of the people of the moment; every tenth is met by each of their identities alone, before it is told that they are one."""
@@ -180,9 +209,12 @@ class Client:
 
     def report(self, decision: Decision, kind: str) -> None:
         """Report an outcome, now and then twice."""
-        event_id = f"{self._name}-event-{next(self._numbers)}"
+        for _ in range(self._random.choice([1, 1, 1, 2])):
+            self._report([self._outcome(decision, kind)], [decision])
+
+    def _outcome(self, decision: Decision, kind: str) -> Outcome:
         outcome = Outcome(
-            event_id=event_id,
+            event_id=f"{self._name}-{kind}-{decision.decision_id}-{decision.step}",
             decision_id=decision.decision_id,
             step=decision.step,
             type=OutcomeType.Value(f"OUTCOME_TYPE_{kind}"),
@@ -190,22 +222,26 @@ class Client:
         if kind == "SENT":
             outcome.occur_time.CopyFrom(decision.send_time)
         else:
-            outcome.occur_time.GetCurrentTime()
-        request = ReportOutcomesRequest(outcomes=[outcome])
-        for _ in range(self._random.choice([1, 1, 1, 2])):
-            answer = self.call(lambda to: OutcomeServiceStub(to).ReportOutcomes(request, timeout=_CALL_SECONDS))
-            if answer is not None:
-                status = OutcomeStatus.Name(answer.results[0].status).removeprefix("OUTCOME_STATUS_")
-                self.write(
-                    kind="outcome",
-                    event_id=event_id,
-                    decision_id=decision.decision_id,
-                    type=kind.lower(),
-                    channel=decision.channel,
-                    status=status,
-                    happened=outcome.occur_time.ToNanoseconds() / 1e9,
-                    answered=time.time(),
-                )
+            outcome.occur_time.CopyFrom(decision.decide_time)
+        return outcome
+
+    def _report(self, outcomes: list[Outcome], decisions: list[Decision]) -> None:
+        request = ReportOutcomesRequest(outcomes=outcomes)
+        answer = self.call(lambda to: OutcomeServiceStub(to).ReportOutcomes(request, timeout=_CALL_SECONDS))
+        if answer is None:
+            return
+        answered = time.time()
+        for outcome, decision, result in zip(outcomes, decisions, answer.results, strict=True):
+            self.write(
+                kind="outcome",
+                event_id=outcome.event_id,
+                decision_id=decision.decision_id,
+                type=OutcomeType.Name(outcome.type).removeprefix("OUTCOME_TYPE_").lower(),
+                channel=decision.channel,
+                status=OutcomeStatus.Name(result.status).removeprefix("OUTCOME_STATUS_"),
+                happened=outcome.occur_time.ToNanoseconds() / 1e9,
+                answered=answered,
+            )
 
     def withdraw(self) -> None:
         """Store that somebody does not want push any more; a decision about them shows who they are."""
@@ -227,6 +263,11 @@ class Client:
         decision = self.choose(request)
         if decision is not None:
             self.write(kind="denied", decision_id=decision.decision_id, channel="push", answered=answered)
+
+
+def _choose_many(batch: BatchChooseChannelRequest, to: grpc.Channel) -> BatchChooseChannelResponse:
+    answer: BatchChooseChannelResponse = ChannelChoiceServiceStub(to).BatchChooseChannel(batch, timeout=_CALL_SECONDS)
+    return answer
 
 
 def main(arguments: list[str]) -> int:

@@ -121,22 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--leaves", type=_number(int, 2), default=8, help="leaves of a tree (default: 8)")
     train.add_argument("--seed", type=_number(int, 0), default=0)
 
-    promote = command("promote", _promote, "point the alias champion at a version")
-    promote.add_argument(
-        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
-    )
-    promote.add_argument("--version", help="version (default: the newest)")
-    promote.add_argument("--mlflow", default=_MLFLOW, metavar="URI", help=f"registry (default: {_MLFLOW})")
+    _add_evaluate(command)
+    _add_gate(command)
 
     starter = command("starter", _starter, "make the starter bundle from a built-in simulated log")
     starter.add_argument("folder", type=Path, help="where to write it")
     starter.add_argument("--if-missing", action="store_true", help="do nothing where there is a bundle")
     starter.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file")
 
-    evaluate = command("evaluate-log", _evaluate_log, "import, train, promote, serve and judge on a real log")
-    evaluate.add_argument("--log", required=True, choices=["starbucks"], help="which log")
-    evaluate.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
-    evaluate.add_argument(
+    on_a_real_log = command("evaluate-log", _evaluate_log, "import, train, promote, serve and judge on a real log")
+    on_a_real_log.add_argument("--log", required=True, choices=["starbucks"], help="which log")
+    on_a_real_log.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
+    on_a_real_log.add_argument(
         "--social-price",
         nargs="+",
         type=_number(float, 0),
@@ -144,9 +140,121 @@ def _parser() -> argparse.ArgumentParser:
         metavar="USD",
         help="prices (default: 0 2 4)",
     )
-    evaluate.add_argument("--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made")
-    evaluate.add_argument("--seed", type=_number(int, 0), default=0)
+    on_a_real_log.add_argument(
+        "--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made"
+    )
+    on_a_real_log.add_argument("--seed", type=_number(int, 0), default=0)
     return parser
+
+
+Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that judges by a log asks for."""
+    parser.add_argument("--database", "--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
+    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file (default: the service's)")
+    parser.add_argument(
+        "--window-hours",
+        type=_number(float, 0, is_included=False),
+        default=72,
+        help="an order counts within this after a decision (default: 72)",
+    )
+    parser.add_argument(
+        "--as-of", type=moment, help="UTC time until which the log is complete (default: its newest entry)"
+    )
+    parser.add_argument(
+        "--folds",
+        type=_number(int, 2),
+        default=3,
+        help="parts of the customers that models are cross-fitted on (default: 3)",
+    )
+    parser.add_argument("--seed", type=_number(int, 0), default=0)
+    parser.add_argument(
+        "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
+    )
+    parser.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
+    parser.add_argument(
+        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
+    )
+
+
+def _add_evaluate(command: Command) -> None:
+    evaluate = command(
+        "evaluate", _evaluate, "judge policies by a log: what they would add to no send, cost, and lose in unsubscribes"
+    )
+    _add_judging(evaluate)
+    evaluate.add_argument(
+        "--policy",
+        nargs="+",
+        default=["logged"],
+        help="logged, the name of a policy (inverse_gap, greedy_floor, thompson, epsilon_greedy, greedy, rule_cascade, most_engaged), or a rules file (.toml); "
+        "several are judged side by side (default: logged)",
+    )
+    evaluate.add_argument(
+        "--bundle",
+        nargs="+",
+        default=[],
+        help="folders of bundles, or models:/NAME@champion or models:/NAME/VERSION; each policy is judged with each",
+    )
+    evaluate.add_argument("--since", type=moment, help="judge by decisions from this UTC time on")
+    evaluate.add_argument("--until", type=moment, help="only decisions before this UTC time")
+    evaluate.add_argument("--no-mlflow", action="store_true", help="print only, without a run in MLflow")
+
+
+def _add_gate(command: Command) -> None:
+    promote = command(
+        "promote",
+        _promote,
+        "point the alias champion at a version, if the log says that it earns more than the champion",
+    )
+    _add_judging(promote)
+    promote.add_argument("--version", help="version (default: the newest)")
+    promote.add_argument(
+        "--margin",
+        type=_number(float, 0),
+        default=0.0,
+        help="by how much a message its lower bound must be above the champion's estimate (default: 0)",
+    )
+    promote.add_argument(
+        "--unseen",
+        type=_number(int, 0),
+        default=2000,
+        help="decisions that it was not trained on, at least (default: 2000)",
+    )
+    promote.add_argument(
+        "--calibration-error",
+        type=_number(float, 0),
+        default=0.02,
+        help="the most that P(order) may be off (default: 0.02)",
+    )
+    promote.add_argument(
+        "--unsubscribe-ratio",
+        type=_number(float, 0),
+        default=1.25,
+        help="the most unsubscribes, of the champion's (default: 1.25)",
+    )
+    promote.add_argument(
+        "--cost-ratio",
+        type=_number(float, 0),
+        default=1.5,
+        help="the most that messages may cost, of the champion's (default: 1.5)",
+    )
+    promote.add_argument(
+        "--milliseconds",
+        type=_number(float, 0),
+        default=20.0,
+        help="the most that a decision may take, in the median (default: 20)",
+    )
+    promote.add_argument(
+        "--force", metavar="REASON", help="promote whatever the checks say; the reason is kept with the version"
+    )
+    rollback = command("rollback", _rollback, "point the alias champion at the version that it pointed to before")
+    rollback.add_argument(
+        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
+    )
+    rollback.add_argument("--mlflow", default=_MLFLOW, metavar="URI", help=f"registry (default: {_MLFLOW})")
+    rollback.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
 
 
 def moment(text: str) -> datetime:
@@ -369,15 +477,23 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
-def _promote(options: argparse.Namespace) -> None:
-    from training.registry import CHAMPION, MlflowRegistry
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.judging import evaluate_command
 
-    path = Path(options.mlflow.removeprefix("sqlite:///"))
-    if options.mlflow.startswith("sqlite:///") and not path.is_file():
-        raise LogUnusable(f"there is no registry {path}; train first, or mend --mlflow")
-    promoted = MlflowRegistry(options.mlflow, "").promote(options.name, options.version)
-    print(f"{promoted.name}@{CHAMPION} is version {promoted.version}, bundle {promoted.bundle_version}")
-    print(f"serve it: python -m service --bundle models:/{promoted.name}@{CHAMPION} --mlflow-uri {options.mlflow}")
+    print(evaluate_command(options))
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from training.judging import promote_command
+
+    for line in promote_command(options, print):
+        print(line)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from training.judging import rollback_command
+
+    print(rollback_command(options))
 
 
 def _starter(options: argparse.Namespace) -> None:

@@ -1,36 +1,36 @@
-"""What a policy's decisions add to no send, estimated from the log of another policy: three estimates, from many assumptions to none, and one figure.
+"""What a policy's decisions add to no send, estimated from the log of another policy: estimates of few assumptions and of many, and one figure of all.
 
 Orders that happen anyway are nearly all of the variance of an order's value, and nearly none of them is caused by a message. So the increment is not taken
 as a difference of two values. With w = P(logged channel | x) under the policy judged / under the logging one, C a click, V the value of the customer's orders
-in the window, V+ of those after the click, v0(x) and v0+(x) the same expected without a send, m the order margin, p(x, a) and g(x, a) the modelled chance of a click and orders caused by one:
+in the window, V+ of those after the click, v0(x) and v0+(x) the same expected without a send, m the order margin, p(x, a) and g(x, a) the modelled chance of a
+click and of an order caused by one:
 
     randomised   T0 = mean[ sum_a pi m p g + w (V - v0 - m p g) - 1{no send} / mu(no send) (V - v0) ]
     clicks       T1 = mean[ sum_a pi m p g + w (C (V+ - v0+) - m p g) ]
     pooled       T2 = mean[ sum_a pi m p g + w m g (C - p) ],      g scaled by  sum C (V+ - v0+) / m  over  sum C g
 
-All three are doubly robust for what they claim: models are cross-fitted, and an error of p is corrected by w. T0 assumes nothing but the propensities. T1 assumes
-that a send changes orders only through clicks on it, and that who clicks would have ordered anyway as often as v0 says. T2 assumes further that g has the right shape,
-so that orders of all clicks in the log may be pooled, not only those that the policy would have caused. Each assumption gets a standard deviation of what it may be
-wrong by, in money:
+All are doubly robust for what they claim: models are cross-fitted, and an error of p is corrected by w. T0 assumes nothing but the propensities. T1 assumes
+that a send changes orders only through clicks on it, and that who clicks would have ordered anyway, after that hour, as often as v0 says. T2 assumes further that g has the
+right shape, so that orders of all clicks of the log may be pooled, not only those that the policy would have caused. Each is taken with weights of slots, and of
+channels: those are five to ten times smaller, and assume that the model is right about the slots of a channel against each other (OffCEM; the correction is multiplied by p in the
+policy's slots over p in the log's). Each assumption has a standard deviation of what it may be wrong by:
 
-    s1 = 0.25 x mean[ w C v0 ],    s2 = 0.25 x T2
+    clickers 0.25 x mean[ w p v0+ ]        pooling 0.25 x T2        slots 0.15 x T2
 
-s1 says: who clicks would have ordered anyway as often as others of whom the log knows the same, give or take a quarter. With S the covariance of the three by their influence functions, summed by customer, and B that of the assumptions (s1^2 for T1 and T2, s2^2 more for T2), the figure is the generalised least-squares mean
+With S the covariance of the estimates that the models expect, and B that of the assumptions, which estimates share, the figure is their generalised least-squares mean
 
-    T = sum u_j T_j,   u = (S + B)^-1 1 / (1' (S + B)^-1 1),   variance 1 / (1' (S + B)^-1 1)
+    T = sum u_j T_j,   u = (S + B)^-1 1 / (1' (S + B)^-1 1) without negative u,   variance u' (S' + B) u
 
-with no negative u. Its interval is for the increment itself, not for a surrogate: it holds the noise and what the assumptions may be wrong by. As a log grows S falls and B does
-not, so that the figure goes over to T1 and at last to T0, which assumes nothing.
-
-w is of channels; which slot of its channel was logged is left to p: with slots the weights would be five to ten times as large (OffCEM: unbiased
-where p has the differences between slots of a channel right).
+S' is the greater of S and what the influence functions show, summed by customer. u does not depend on the orders that came: mixed by the variances seen, estimates to which
+few orders happened to come would weigh most. The interval is for the increment itself, not for a surrogate: it holds the noise and what the assumptions may be wrong by. As a
+log grows S falls and B does not, so that the figure goes over to T1 and at last to T0, which assumes nothing.
 
 Later steps of a cascade are weighted by the product of the weights of the steps before (per-decision importance sampling), and their gains added: a click belongs to the step that was
 clicked. T0 cannot tell steps apart and is left out where the log has more than one.
 
-Sources: Dudik, Langford & Li (2011), "Doubly Robust Policy Evaluation and Learning"; Athey, Chetty, Imbens & Kang (2019), "The Surrogate Index"; Saito, Ren & Joachims (2023),
-"Off-Policy Evaluation for Large Action Spaces via Conjunct Effect Modeling"; Turner, Spiegelhalter,
-Smith & Thompson (2009), "Bias Modelling in Evidence Synthesis", for B; Precup, Sutton & Singh (2000), "Eligibility Traces for Off-Policy Policy Evaluation".
+Sources: Dudik, Langford & Li (2011), "Doubly Robust Policy Evaluation and Learning"; Chernozhukov et al. (2018), "Double/Debiased Machine Learning", for cross-fitting;
+Athey, Chetty, Imbens & Kang (2019), "The Surrogate Index", for T2; Saito, Ren & Joachims (2023), "Off-Policy Evaluation for Large Action Spaces via Conjunct Effect Modeling"; Turner,
+Spiegelhalter, Smith & Thompson (2009), "Bias Modelling in Evidence Synthesis", for B; Precup, Sutton & Singh (2000), "Eligibility Traces for Off-Policy Policy Evaluation".
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 DOUBT_OF_CLICKERS = 0.25
 DOUBT_OF_POOLING = 0.25
-DOUBT_OF_SLOTS = 0.1
+DOUBT_OF_SLOTS = 0.15
 _LEAST_CLICKS, _LEAST_ORDERS = 30, 10
 _LEAST_CONTROLS = 100.0
 """Effective decisions without a send from which the randomised estimate counts."""

@@ -14,6 +14,7 @@ from math import isfinite
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow  # its telemetry is turned off first
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag

@@ -1,0 +1,241 @@
+"""The commands `evaluate`, `promote` and `rollback`: from their options to what they print and log."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.bundle import Bundle, load_bundle
+from models.errors import LogUnusable
+from models.rules import Rules, read_rules
+from training.evaluate import evaluate_policies, metrics_of, table
+from training.gate import Bounds, Contest, Gate, run_gate, transcript
+from training.registry import CHAMPION, MlflowRegistry, Registered, Report
+from training.targets import LOGGED, Target, make_target
+
+_MODELS = "models:/"
+
+
+def open_registry(options: argparse.Namespace, *, must_exist: bool) -> MlflowRegistry:
+    """Open the registry that the options name.
+
+    Raises
+    ------
+    LogUnusable: it is a file that does not exist where it must, or MLflow cannot open it.
+    """
+    path = Path(options.mlflow.removeprefix("sqlite:///"))
+    if must_exist and options.mlflow.startswith("sqlite:///") and not path.is_file():
+        raise LogUnusable(f"there is no registry {path}; train first, or mend --mlflow")
+    return MlflowRegistry(options.mlflow, options.experiment)
+
+
+def _bundle(source: str, options: argparse.Namespace) -> Bundle:
+    """Load a bundle from a folder, or from the registry by models:/NAME@champion or models:/NAME/VERSION."""
+    if not source.startswith(_MODELS):
+        return load_bundle(Path(source))
+    registry = open_registry(options, must_exist=True)
+    name, at, alias = source.removeprefix(_MODELS).partition("@")
+    if at:
+        if alias != CHAMPION:
+            raise LogUnusable(
+                f"{source} is no alias that is known; name models:/NAME@{CHAMPION} or models:/NAME/VERSION"
+            )
+        registry.find(name, None)
+        champion = registry.champion(name)
+        if champion is None:
+            raise LogUnusable(
+                f"{name} has no champion; promote a version first, or name one with models:/{name}/VERSION"
+            )
+        return registry.fetch(champion)
+    name, slash, version = name.partition("/")
+    return registry.fetch(registry.find(name, version if slash else None))
+
+
+def _targets(policies: Sequence[str], bundles: Sequence[Bundle], rules: Rules) -> list[Target]:
+    """Return every policy with every bundle; one that needs none, once."""
+    found: dict[str, Target] = {}
+    for policy in policies:
+        for bundle in [None] if policy == LOGGED or not bundles else bundles:
+            target = make_target(policy, rules, bundle)
+            found[target.name] = target
+    return list(found.values())
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int], object]]:
+    with tqdm(desc=what, unit=" decisions", disable=None) as bar:
+        yield bar.update
+
+
+def evaluate_command(options: argparse.Namespace) -> str:
+    """Judge the policies that the options name, log a run, and return the table."""
+    rules = read_rules(options.rules)
+    bundles = [_bundle(source, options) for source in options.bundle]
+    targets = _targets(options.policy, bundles, rules)
+    with _bar("evaluate") as progress:
+        evaluation = evaluate_policies(
+            options.database,
+            targets,
+            rules,
+            timedelta(hours=options.window_hours),
+            since=options.since,
+            until=options.until,
+            as_of=options.as_of,
+            folds=options.folds,
+            seed=options.seed,
+            progress=progress,
+        )
+    text = table(evaluation)
+    if options.no_mlflow:
+        return text
+    names = {f"policy{i}": v.policy for i, v in enumerate(evaluation.verdicts)}
+    report = Report(
+        command="python -m training evaluate",
+        note=text,
+        parameters={
+            **names,
+            "log": options.database,
+            "rules": rules.name,
+            "window_hours": options.window_hours,
+            "folds": options.folds,
+            "seed": options.seed,
+        },
+        metrics=metrics_of(evaluation),
+        tags={"data.digest": evaluation.digest},
+        files={"evaluation.md": text},
+    )
+    run_id = open_registry(options, must_exist=False).keep_report("evaluate " + ", ".join(names.values()), report)
+    return f"{text}\n\nrun {run_id} of {options.mlflow}"
+
+
+def promote_command(options: argparse.Namespace, say: Callable[[str], object]) -> list[str]:
+    """Run the gate and move the alias where it is open or forced; return what to say at the end.
+
+    Raises
+    ------
+    LogUnusable: the gate refuses, or cannot judge.
+    """
+    if options.force is not None and not options.force.strip():
+        raise LogUnusable("--force needs a reason; it is kept with the version")
+    registry = open_registry(options, must_exist=True)
+    candidate = registry.find(options.name, options.version)
+    with registry.promoting(options.name):
+        champion = registry.champion(options.name)
+        if champion is not None and champion.version == candidate.version:
+            return [f"version {candidate.version} of {options.name} is champion already"]
+        say(f"candidate version {candidate.version} of {options.name}, {_whose(champion)}, log {options.database}")
+        gate, problem = _judge(options, registry, candidate, champion)
+        text = problem if gate is None else transcript(gate.checks)
+        say(text)
+        is_open = gate is not None and gate.is_open
+        _record(options, registry, candidate, champion, gate, text)
+        if not is_open and options.force is None:
+            why = problem if gate is None else f"it fails {gate.refusal}"
+            raise LogUnusable(
+                f"version {candidate.version} of {options.name} is not promoted: {why}; train a better one, gather more decisions, or --force it with a reason"
+            )
+        tags = {} if is_open else {"promotion.forced": str(options.force)}
+        moved = registry.move(candidate, {"promotion.gate": "open" if is_open else "forced", **tags})
+    lines = [] if is_open else [f"forced: {options.force}"]
+    return [
+        *lines,
+        f"{moved.name}@{CHAMPION} is version {moved.version}, bundle {moved.bundle_version}",
+        f"serve it: python -m service --bundle models:/{moved.name}@{CHAMPION} --mlflow-uri {options.mlflow}",
+    ]
+
+
+def _whose(champion: Registered | None) -> str:
+    return "no champion yet" if champion is None else f"champion version {champion.version}"
+
+
+def _judge(
+    options: argparse.Namespace, registry: MlflowRegistry, candidate: Registered, champion: Registered | None
+) -> tuple[Gate | None, str]:
+    """Return what the gate found; where the log cannot judge and the promotion is forced, why it cannot."""
+    contest = Contest(
+        candidate=registry.fetch(candidate),
+        champion=None if champion is None else registry.fetch(champion),
+        url=options.database,
+        rules=read_rules(options.rules),
+        window=timedelta(hours=options.window_hours),
+        as_of=options.as_of,
+        folds=options.folds,
+        seed=options.seed,
+    )
+    try:
+        with _bar("judge") as progress:
+            return run_gate(contest, _bounds_of(options), progress=progress), ""
+    except LogUnusable as error:
+        if options.force is None:
+            raise
+        return None, f"not judged: {error}"
+
+
+def _bounds_of(options: argparse.Namespace) -> Bounds:
+    return Bounds(
+        margin=options.margin,
+        unseen=options.unseen,
+        calibration_error=options.calibration_error,
+        unsubscribe_ratio=options.unsubscribe_ratio,
+        cost_ratio=options.cost_ratio,
+        milliseconds=options.milliseconds,
+    )
+
+
+def _record(
+    options: argparse.Namespace,
+    registry: MlflowRegistry,
+    candidate: Registered,
+    champion: Registered | None,
+    gate: Gate | None,
+    text: str,
+) -> None:
+    """Log the gate as a run: every check with its figure, and the evaluation behind it."""
+    checks = () if gate is None else gate.checks
+    found = None if gate is None else gate.evaluation
+    is_open = gate is not None and gate.is_open
+    verdict = "open" if is_open else "closed" if options.force is None else "forced"
+    registry.keep_report(
+        f"gate {options.name} version {candidate.version}",
+        Report(
+            command="python -m training promote",
+            note=f"Gate {verdict} for version {candidate.version} of {options.name}, {_whose(champion)}.\n\n```\n{text}\n```",
+            parameters={
+                "candidate": candidate.version,
+                "champion": "" if champion is None else champion.version,
+                "log": options.database,
+                **{f"bound.{name}": value for name, value in asdict(_bounds_of(options)).items()},
+            },
+            metrics={
+                **{f"check.{_key(check.name)}": check.value for check in checks},
+                **{f"check.{_key(check.name)}.passed": float(check.is_passed) for check in checks},
+                **({} if found is None else metrics_of(found)),
+            },
+            tags={"gate": verdict, **({} if options.force is None else {"gate.force_reason": str(options.force)})},
+            files={"gate.txt": text, **({} if found is None else {"evaluation.md": table(found)})},
+        ),
+    )
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def rollback_command(options: argparse.Namespace) -> str:
+    """Return to the champion before, log that as a run, and say so."""
+    registry = open_registry(options, must_exist=True)
+    left, returned = registry.rollback(options.name)
+    said = f"{options.name}@{CHAMPION} is version {returned.version} again, bundle {returned.bundle_version}; it was version {left.version}"
+    registry.keep_report(
+        f"rollback {options.name}",
+        Report(
+            command="python -m training rollback",
+            note=said,
+            parameters={"left": left.version, "returned": returned.version},
+        ),
+    )
+    return said

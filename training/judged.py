@@ -4,13 +4,14 @@ Everything that an estimate needs of a decision is a few numbers (`training.incr
 kept. Models are fitted on the customers of the other folds, so that none has seen the outcomes that it is corrected by. Decisions that were not sent in the end
 are kept, at no cost: most of them are orders that came before the send, and to leave them out would make sends look worse than no send.
 
-The channel of a decision is what weights are of; its slot is left to the model (see `training.increment`). P(channel | context) is summed from the logged
-distribution; where the log has none, slots of one channel count as drawn evenly, which `Propensities` checks.
+P(channel | context) is summed from the logged distribution. Where the log has none, slots of one channel count as drawn evenly, or the logged slot as the only one,
+whichever fits how often channels were logged: sum 1 / P(channel) over sends is how many channels could be chosen. `check_propensities` and the mean weight show where neither does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ IntArray = NDArray[np.intp]
 FOLDS = 3
 _CHUNK = 2000
 _QUERY = """
-SELECT d.decision_id, d.step, d.decide_time, d.context, d.actions, d.order_margin_micros, d.channel, d.send_time, d.propensity, d.policy,
+SELECT d.decision_id, d.step, d.decide_time, d.context, d.actions, d.order_margin_micros, d.channel, d.send_time, d.propensity, d.policy, d.price_micros,
   EXISTS (SELECT 1 FROM outcomes o WHERE o.decision_id = d.decision_id AND o.step = d.step AND o.type = 'not_sent')
 FROM decisions d WHERE {rows} AND {closed} ORDER BY d.decide_time, d.decision_id, d.step
 """
@@ -48,6 +49,8 @@ SELECT customer_key, occur_time, type, value_micros FROM outcomes
 WHERE type IN ('order', 'store_purchase', 'return') AND NOT machine_generated ORDER BY occur_time
 """
 _SUM_TOLERANCE = 1e-6
+_TRIED = 2000
+"""Decisions by which it is told how slots were drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class Logged:
     send_time: datetime | None
     propensity: float
     policy: str
+    price: float
+    """What the decision was to cost."""
     is_not_sent: bool
 
 
@@ -116,7 +121,7 @@ def read_log(url: str, window: timedelta, until: datetime | None = None, as_of: 
 
 
 def _logged(row: Sequence[object]) -> Logged:
-    decision_id, step, _, text, packed, margin, channel, send_time, propensity, policy, is_not_sent = row
+    decision_id, step, _, text, packed, margin, channel, send_time, propensity, policy, price, is_not_sent = row
     context = context_from_json(str(text))
     send = None if channel == NO_SEND or send_time is None else from_micros(int(str(send_time)))
     chances = None
@@ -150,6 +155,7 @@ def _logged(row: Sequence[object]) -> Logged:
         send_time=send,
         propensity=float(str(propensity)),
         policy=str(policy),
+        price=int(str(price)) / 1e6,
         is_not_sent=bool(is_not_sent),
     )
 
@@ -226,7 +232,7 @@ def judge(
     """
     data, n = log.data, len(log)
     channel_propensity, no_send, click, gain, orders = np.ones(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
-    organic, unsubscribe, margin, paid = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    organic, unsubscribe, margin, price, paid = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
     value_after, click_delay = np.zeros(n), np.full(n, np.nan)
     orders_of, waits = _Orders(log), list[float]()
     step, message = np.ones(n, dtype=np.intp), np.zeros(n, dtype=np.intp)
@@ -234,6 +240,7 @@ def judge(
     columns = {target.name: _Columns(n) for target in targets}
     has_clicks = all(model.funnel is not None for model in models) and data.clicked.sum() > 0
     usual = float(data.value[data.response > 0].mean())
+    is_even = draws_evenly(log, rules)
     for i, logged in enumerate(log.decisions()):
         progress(1)
         step[i], message[i] = logged.step, names.setdefault(logged.decision_id, len(names))
@@ -243,7 +250,7 @@ def judge(
             continue
         asked = {t.name: _asked(t, logged, rules) for t in targets}
         own = (logged.channel, logged.send_time)
-        slots = _slots(logged, rules)
+        slots = _slots(logged, rules, is_even=is_even)
         actions = list(dict.fromkeys([own, *slots, *(a for chances, _ in asked.values() for a in chances)]))
         actions = [a for a in actions if a[1] is not None]
         predicted = _predict(models[fold[i]], logged.context, actions, has_clicks)
@@ -255,7 +262,8 @@ def judge(
             value_after[i] = orders_of.value(i, click_delay[i])
         elif data.response[i] > 0:
             waits.append(orders_of.first(i))
-        paid[i] = 0.0 if logged.is_not_sent else data.price[i]
+        price[i] = logged.price
+        paid[i] = 0.0 if logged.is_not_sent else logged.price
         by_channel = logged.channels or {logged.channel: min(1.0, logged.propensity * max(len(slots), 1))}
         channel_propensity[i] = by_channel.get(logged.channel, logged.propensity)
         no_send[i] = by_channel.get(NO_SEND, 0.0)
@@ -303,7 +311,7 @@ def judge(
         "value_after": value_after,
         "organic_after": np.where(data.clicked > 0, organic * value_of_order * left, 0.0),
         "unsubscribed": data.unsubscribed,
-        "price": data.price,
+        "price": price,
         "paid": paid,
         "margin": margin,
         "organic": organic * value_of_order,
@@ -336,14 +344,29 @@ def _asked(target: Target, logged: Logged, rules: Rules) -> tuple[Chances, Mappi
     return logged.chances, prices
 
 
-def _slots(logged: Logged, rules: Rules) -> Chances:
-    """Return P(slot | channel) of the slots of the logged channel: by the logged distribution, else evenly over those that the rules leave open."""
+def draws_evenly(log: Log, rules: Rules) -> bool:
+    """Tell whether slots of a channel were drawn evenly, where the log has no distributions; else each send had one slot."""
+    even = single = channels = 0.0
+    for logged in islice((one for one in log.decisions() if one.chances is None), _TRIED):
+        found = find_eligible(logged.context, rules).eligible
+        channels += len(found)
+        if logged.send_time is not None:
+            slots = next((c.slots for c in found if c.channel == logged.channel), ())
+            single += 1 / logged.propensity
+            even += 1 / min(1.0, logged.propensity * max(len(slots), 1))
+    return abs(even - channels) <= abs(single - channels)
+
+
+def _slots(logged: Logged, rules: Rules, *, is_even: bool) -> Chances:
+    """Return P(slot | channel) of the slots of the logged channel: by the logged distribution, else evenly over those that the rules leave open, or the one."""
     if logged.send_time is None:
         return {}
     own = (logged.channel, logged.send_time)
     if logged.chances is not None and logged.channels is not None:
         total = logged.channels[logged.channel]
         return {action: p / total for action, p in logged.chances.items() if action[0] == logged.channel and p > 0}
+    if not is_even:
+        return {own: 1.0}
     found = next((c.slots for c in find_eligible(logged.context, rules).eligible if c.channel == logged.channel), ())
     slots = [(logged.channel, slot.start) for slot in found]
     return dict.fromkeys(slots, 1 / len(slots)) if own in slots else {own: 1.0}

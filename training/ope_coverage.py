@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -144,7 +145,11 @@ def _light(asked: tuple[OverlapKind, int]) -> list[Outcome]:
 
 def _spread(run: Callable[[T], R], asked: Sequence[T], processes: int, what: str) -> Iterator[R]:
     """Run all of them with a progress bar, in their order."""
-    with ProcessPoolExecutor(processes) as pool, tqdm(total=len(asked), desc=what, disable=None) as bar:
+    spawn = get_context("spawn")  # LightGBM's threads do not survive a fork
+    with (
+        ProcessPoolExecutor(processes, mp_context=spawn) as pool,
+        tqdm(total=len(asked), desc=what, disable=None) as bar,
+    ):
         futures = [pool.submit(run, one) for one in asked]
         for future in as_completed(futures):
             future.result()

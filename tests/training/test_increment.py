@@ -1,0 +1,184 @@
+"""What a policy adds to no send: by hand, in its limits, and its coverage in small worlds of known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.errors import LogUnusable
+from training.increment import (
+    Increment,
+    Judged,
+    control_weights,
+    estimate_increment,
+    least_variance,
+    scale_of_gain,
+    weights_before,
+)
+from training.lightweight import OverlapKind, make_light
+from training.ope_coverage import Outcome, light_world, table
+
+WORLDS, POOR_WORLDS, DECISIONS = 60, 15, 8_000
+
+
+def light(overlap: OverlapKind = "good", seed: int = 0, decisions: int = DECISIONS) -> Judged:
+    return make_light(decisions, overlap, np.random.default_rng(seed)).judged
+
+
+def of_no_clicks(judged: Judged) -> Judged:
+    """The same log from a shop that does not report clicks."""
+    nothing = np.zeros(len(judged))
+    return replace(judged, clicked=nothing, value_after=nothing, organic_after=nothing, has_clicks=False)
+
+
+def test_randomised_estimate_by_hand() -> None:
+    """Without clicks the increment is the doubly robust difference between the policy and no send."""
+    judged = of_no_clicks(light())
+
+    found = estimate_increment(judged, 0.0)
+
+    weight = judged.target_action / judged.propensity
+    gained = judged.value - judged.organic
+    terms = (
+        judged.margin * judged.modelled_orders
+        + weight * (gained - judged.margin * judged.orders)
+        - control_weights(judged) * gained
+    )
+    part = next(p for p in found.parts if p.name == "randomised, by slot")
+    assert part.value == pytest.approx(terms.mean())
+    assert part.doubt == 0.0
+    assert {p.name for p in found.parts} == {"randomised, by slot", "randomised, by channel"}
+
+
+def test_clicks_estimate_by_hand() -> None:
+    """Through clicks, what was ordered after them is counted less what would have been anyway, with the weights of slots."""
+    judged = light()
+    scale = scale_of_gain(judged)
+    assert scale is not None
+
+    found = estimate_increment(judged, 0.0)
+
+    weight = judged.target_action / judged.propensity
+    gained = judged.value_after - judged.organic_after
+    per_click = scale * judged.margin * judged.gain
+    terms = scale * judged.margin * judged.modelled_clicks + weight * (gained - judged.click * per_click)
+    parts = {p.name: p for p in found.parts}
+    assert parts["clicks, by slot"].value == pytest.approx(terms.mean())
+    pooled = scale * judged.margin * judged.modelled_clicks + weight * per_click * (judged.clicked - judged.click)
+    assert parts["pooled, by slot"].value == pytest.approx(pooled.mean())
+
+
+def test_figure_is_the_mix_of_its_parts() -> None:
+    """The figure is the mean of the estimates by their shares, which are not negative and sum to 1; its error holds noise and doubt."""
+    found = estimate_increment(light(), 0.0)
+
+    shares = np.array([p.share for p in found.parts])
+    assert shares.min() >= 0
+    assert shares.sum() == pytest.approx(1)
+    assert found.margin.value == pytest.approx(sum(p.share * p.value for p in found.parts))
+    assert found.margin.standard_error >= min(p.doubt for p in found.parts if p.share > 0)
+
+
+def test_net_is_margin_less_cost_less_harm() -> None:
+    """Net value is the margin less what messages cost less the harm of unsubscribing."""
+    judged = light()
+    judged = replace(judged, unsubscribed=(np.arange(len(judged)) % 50 == 0).astype(np.float64))
+
+    found = estimate_increment(judged, 120.0)
+
+    assert found.unsubscribes.value == pytest.approx(0.02, abs=0.01)
+    assert found.net.value == pytest.approx(found.margin.value - found.cost.value - 120 * found.unsubscribes.value)
+
+
+def test_what_was_not_sent_costs_nothing() -> None:
+    """Where half of the sends never went out, the policy costs about half."""
+    judged = light()
+    whole = estimate_increment(judged, 0.0).cost.value
+    half = replace(judged, paid=judged.price * (np.arange(len(judged)) % 2))
+
+    assert estimate_increment(half, 0.0).cost.value == pytest.approx(whole / 2, rel=0.15)
+
+
+def test_large_logs_trust_fewer_assumptions() -> None:
+    """From 5,000 to 500,000 decisions, the estimate that pools orders loses weight to those with fewer assumptions, and the interval shrinks."""
+    small = estimate_increment(light(decisions=5_000), 0.0)
+    large = estimate_increment(light(decisions=500_000), 0.0)
+
+    def pooled(found: Increment) -> float:
+        return sum(p.share for p in found.parts if p.name.startswith("pooled"))
+
+    assert pooled(large) < pooled(small)
+    assert large.margin.standard_error < 0.5 * small.margin.standard_error
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    """Without clicks and with hardly a decision not to send, nothing tells what a send adds."""
+    judged = of_no_clicks(light("poor"))
+    sent = judged.take(judged.is_send)
+
+    with pytest.raises(LogUnusable, match="log with a holdout or with more exploration, or report clicks"):
+        estimate_increment(sent, 0.0)
+
+
+def test_least_variance_prefers_the_better() -> None:
+    """Independent estimates are mixed by the inverse of their variances; one that is worse and goes along with another gets nothing."""
+    assert least_variance(np.diag([1.0, 3.0])) == pytest.approx([0.75, 0.25])
+    assert least_variance(np.array([[1.0, 1.4], [1.4, 4.0]])) == pytest.approx([1.0, 0.0])
+
+
+def test_steps_are_weighted_by_those_before() -> None:
+    """A later step's weight is the product of the weights of the steps before it, of its own message alone."""
+    judged = light(decisions=500).take(np.arange(500) < 5)
+    cascade = replace(
+        judged,
+        step=np.array([1, 1, 2, 3, 2]),
+        message=np.array([7, 8, 7, 7, 8]),
+        target=np.array([0.5, 1.0, 0.2, 1.0, 1.0]),
+        channel_propensity=np.array([0.25, 0.5, 0.4, 1.0, 1.0]),
+    )
+
+    assert weights_before(cascade) == pytest.approx([1.0, 1.0, 2.0, 1.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def study() -> list[Outcome]:
+    """Every estimate in 60 worlds with good overlap, and 15 with poor."""
+    good = [o for seed in range(WORLDS) for o in light_world("good", 1000 + seed, DECISIONS)]
+    return good + [o for seed in range(POOR_WORLDS) for o in light_world("poor", 2000 + seed, DECISIONS)]
+
+
+@pytest.mark.parametrize("estimator", ["SNIPS, total", "DR, total", "increment, net", "increment, margin"])
+def test_intervals_hold_the_truth(study: list[Outcome], estimator: str) -> None:
+    """At good overlap, of 60 worlds the 95 % interval holds the truth in 93 %, less three binomial errors of that, or more."""
+    mine = [o for o in study if (o.kind, o.estimator) == ("good", estimator) and o.is_given]
+
+    bound = 0.93 - 3 * np.sqrt(0.93 * 0.07 / max(len(mine), 1))
+    assert all(np.isfinite([o.value, o.low, o.high]).all() for o in mine)
+    assert not mine or np.mean([o.is_covered for o in mine]) >= bound
+
+
+def test_poor_overlap_is_said(study: list[Outcome]) -> None:
+    """At poor overlap no total is given in any world, and the increment in few; each refusal says what is missing."""
+    poor = [o for o in study if o.kind == "poor"]
+
+    assert not any(o.is_given for o in poor if "total" in o.estimator)
+    assert np.mean([o.is_given for o in poor if o.estimator == "increment, net"]) < 0.3
+    assert all(o.problems for o in poor if not o.is_given)
+
+
+def test_increment_is_told_better_than_by_totals(study: list[Outcome]) -> None:
+    """The error of the increment is less than half of that of an increment taken from totals: SNIPS less what is ordered anyway, known exactly."""
+    net = {(o.truth, o.value) for o in study if (o.kind, o.estimator) == ("good", "increment, net")}
+    total = {(o.truth, o.value) for o in study if (o.kind, o.estimator) == ("good", "SNIPS, total")}
+
+    own = float(np.mean([abs(value - truth) for truth, value in net]))
+    by_total = float(np.mean([abs(value - truth) for truth, value in total]))
+    assert own < 0.5 * by_total
+
+
+def test_table_counts_refusals(study: list[Outcome]) -> None:
+    """The table has a line for each kind and estimate, with how many worlds were judged and how many refused."""
+    text = table(study)
+
+    assert f"| good | increment, net | {WORLDS} | 0 |" in text
+    assert f"| poor | SNIPS, total | 0 | {POOR_WORLDS} |" in text

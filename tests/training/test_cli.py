@@ -10,7 +10,7 @@ import pytest
 from tests.training.examples import NOW, logged, write
 from training.__main__ import main, moment
 
-COMMANDS = ("import", "export", "simulate", "train", "promote", "starter", "evaluate-log")
+COMMANDS = ("import", "export", "simulate", "train", "evaluate", "promote", "rollback", "starter", "evaluate-log")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -50,6 +50,8 @@ class Fitted:
     """P(response) of the later part by the model that did not see it, shape (n_later,)."""
     learning_curve: dict[str, list[float]] = field(default_factory=dict)
     importance: dict[str, float] = field(default_factory=dict)
+    earlier_text: str = ""
+    """The one model as it was grown on the earlier part alone."""
 
 
 def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable[[str], None] = print) -> Fitted:
@@ -107,6 +109,7 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
         p_later=p_later,
         learning_curve=one.learning_curve,
         importance=one.importance,
+        earlier_text=one.earlier_text,
     )
 
 

@@ -50,6 +50,8 @@ class Grown:
     """Raw scores, by the model of all, of all rows, shape (n,)."""
     learning_curve: dict[str, list[float]] = field(default_factory=dict)
     importance: dict[str, float] = field(default_factory=dict)
+    earlier_text: str = ""
+    """The model of the earlier part."""
 
 
 def grow(
@@ -86,6 +88,7 @@ def grow(
         raw=np.asarray(final.predict(matrix, raw_score=True), dtype=np.float64),
         learning_curve={name: values["binary_logloss"] for name, values in curve.items()},
         importance={c.name: float(g) for c, g in zip(data.columns, gains, strict=True)},
+        earlier_text=trial.model_to_string(num_iteration=trees),
     )
 
 

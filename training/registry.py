@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 
 from models.bundle import Bundle, load_bundle
 from models.errors import BundleMissing, LogUnusable
+from training.card import code_version, model_card
 from training.dataset import Dataset
 from training.fit import Fitted, save
 from training.grow import Hyperparameters
@@ -131,6 +132,7 @@ class MlflowRegistry:
                 "mlflow.note.content": _note(fitted, version),
                 "mlflow.source.name": "python -m training train",
                 "mlflow.source.type": "LOCAL",
+                "code.version": code_version(),
             }
             self._client.log_batch(
                 run_id,
@@ -142,6 +144,7 @@ class MlflowRegistry:
             for path in plot_fit(fitted, folder / "plots"):
                 self._client.log_artifact(run_id, str(path), "plots")
             self._client.log_artifacts(run_id, str(folder / "bundle"), "bundle")
+            self._client.log_text(run_id, model_card(fitted, version, data, window), "model_card.md")
             location = self._client.get_run(run_id).info.artifact_uri + "/bundle"
             self._make_model(name)
             registered = self._client.create_model_version(name, source=location, run_id=run_id)

@@ -142,14 +142,23 @@ def test_run_has_parameters_metrics_and_tags(bench: Bench, fitted: Fitted, data:
 
 
 def test_run_has_plots_and_the_bundle(bench: Bench, fitted: Fitted) -> None:
-    """A run's artifacts are four plots that are pictures, and a bundle that loads as the version that was told."""
+    """A run's artifacts are plots that are pictures, a model card, and a bundle that loads as the version that was told."""
     registered = bench.keep(fitted)
 
     plots = {
         Path(entry.path).name: entry.file_size for entry in bench.client.list_artifacts(registered.run_id, "plots")
     }
 
-    assert set(plots) == {"calibration.png", "learning_curve.png", "importance.png", "uplift_by_channel.png"}
+    assert set(plots) == {
+        "calibration.png",
+        "learning_curve.png",
+        "importance.png",
+        "shap.png",
+        "response_by_hour.png",
+        "gain.png",
+        "uplift_by_channel.png",
+    }
+    assert "model_card.md" in [entry.path for entry in bench.client.list_artifacts(registered.run_id)]
     assert min(size or 0 for size in plots.values()) > 5_000
     folder = bench.bundle_folder(registered)
     assert {path.name for path in folder.iterdir()} == FILES

@@ -44,6 +44,8 @@ class OfStep:
     overlap: Overlap
     margin: float
     cost: float
+    is_told: bool
+    """Whether it is in the figure: this step and those before it overlap enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +142,18 @@ def verdict_of(policy: str, judged: Judged, harm: float, rng: np.random.Generato
     overlap = find_overlap(weight[firsts], first.thin, events_of(first))
     slots = find_overlap(first.target_action / first.propensity, first.thin, first.value > 0)
     totals, interval = _totals(first, harm, rng) if not slots.problems else ({}, None)
+    told = judged.take(judged.step <= _last_told(judged, weight))
+    increment = None if overlap.problems else estimate_increment(told, harm)
     return Verdict(
         policy=policy,
         decisions=len(judged),
         overlap=overlap,
         slot_overlap=slots,
         sent_share=float(judged.sent[firsts].mean()),
-        increment=None if overlap.problems else estimate_increment(judged, harm),
+        increment=increment,
         totals=totals,
         snips_bootstrap=interval,
-        steps=_steps(judged, harm, weight) if not overlap.problems and not firsts.all() else (),
+        steps=() if increment is None or firsts.all() else _steps(judged, increment, told, weight),
         propensities=check_propensities(judged),
     )
 
@@ -168,20 +172,40 @@ def _totals(judged: Judged, harm: float, rng: np.random.Generator) -> tuple[dict
     }, bootstrap(weights * net, weights, judged.customer, rng)
 
 
-def _steps(judged: Judged, harm: float, weight: FloatArray) -> tuple[OfStep, ...]:
+def _overlap_of_step(judged: Judged, weight: FloatArray, step: int) -> Overlap:
+    """Return the overlap of one step's decisions; their weights are taken for as many as they stand for."""
+    mine = judged.step == step
+    mean = float(weight[mine].mean())
+    return find_overlap(weight[mine] / mean if mean > 0 else weight[mine], judged.thin[mine], events_of(judged)[mine])
+
+
+def _last_told(judged: Judged, weight: FloatArray) -> int:
+    """Return the last step up to which log and policy overlap enough."""
+    last = 1
+    for step in range(2, int(judged.step.max()) + 1):
+        if not (judged.step == step).any() or _overlap_of_step(judged, weight, step).problems:
+            break
+        last = step
+    return last
+
+
+def _steps(judged: Judged, increment: Increment, told: Judged, weight: FloatArray) -> tuple[OfStep, ...]:
+    """Return what each step adds; a step without enough overlap adds nothing to the figure."""
     found = []
-    whole = estimate_increment(judged, harm)
     for step in np.unique(judged.step):
-        mine = judged.step == step
+        mine, share = told.step == step, float((told.step == step).mean())
+        parts = [
+            float(estimate.influence[mine].sum() / len(told)) + estimate.value * share
+            for estimate in (increment.margin, increment.cost)
+        ]
         found.append(
             OfStep(
                 step=int(step),
-                decisions=int(mine.sum()),
-                overlap=find_overlap(
-                    weight[mine] / max(float(weight[mine].mean()), 1e-12), judged.thin[mine], events_of(judged)[mine]
-                ),
-                margin=float(whole.margin.influence[mine].sum() / len(judged)) + whole.margin.value * mine.mean(),
-                cost=float(whole.cost.influence[mine].sum() / len(judged)) + whole.cost.value * mine.mean(),
+                decisions=int((judged.step == step).sum()),
+                overlap=_overlap_of_step(judged, weight, int(step)),
+                margin=parts[0],
+                cost=parts[1],
+                is_told=bool(mine.any()),
             )
         )
     return tuple(found)
@@ -256,9 +280,14 @@ def _details(v: Verdict) -> list[str]:
                 f"caution: the estimate with the fewest assumptions is {v.increment.disagreement:+.1f} deviations away from that with the most"
             )
     for step in v.steps:
-        lines.append(
-            f"step {step.step}      {step.decisions:,} decisions, effective sample {step.overlap.effective_sample_size:,.0f}, "
+        of_step = step.overlap
+        figures = (
             f"margin {_PER * step.margin:,.0f}, cost {_PER * step.cost:,.0f}"
+            if step.is_told
+            else f"not in the figure, {NOT_ENOUGH}: {'; '.join(of_step.problems) or 'of the step before'}"
+        )
+        lines.append(
+            f"step {step.step}      {step.decisions:,} decisions, effective sample {of_step.effective_sample_size:,.0f}, {figures}"
         )
     for name, estimate in v.totals.items():
         lines.append(f"total {name:6}  {_figure(estimate, ',.0f')}, with what is ordered anyway")

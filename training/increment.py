@@ -112,6 +112,8 @@ class Judged:
     customer: IntArray
     """Number of the customer."""
     has_clicks: bool
+    has_steps: bool = False
+    """Whether the log has later steps, here or left out, so that orders in the window may be theirs."""
 
     def __len__(self) -> int:
         return len(self.value)
@@ -123,7 +125,10 @@ class Judged:
 
     def take(self, mask: NDArray[np.bool_]) -> "Judged":
         """Return the decisions for which the mask is true."""
-        return replace(self, **{name: getattr(self, name)[mask] for name in self.__slots__ if name != "has_clicks"})
+        return replace(
+            self,
+            **{name: getattr(self, name)[mask] for name in self.__slots__ if name not in ("has_clicks", "has_steps")},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +344,7 @@ def _terms(
         found.append(_Term(kind=kind, level=level, terms=terms, weight=weight, doubts=own, of_scale=of_scale))
 
     control = control_weights(judged)
-    if (judged.step == 1).all() and control.any() and effective_sample_size(control) >= _LEAST_CONTROLS:
+    if not judged.has_steps and control.any() and effective_sample_size(control) >= _LEAST_CONTROLS:
         add("randomised", modelled + weight * (gained - expected) - control * gained, nothing)
     if scale is not None:
         add("clicks", modelled + weight * (gained_after - expected), nothing, "clickers")

@@ -327,7 +327,7 @@ def judge(
     for name, mine in columns.items():
         own_columns = {column: getattr(mine, column) for column in vars(mine)}
         arrays = {key: value[kept] for key, value in (shared | own_columns).items()}
-        found[name] = Judged(has_clicks=has_clicks, **arrays)
+        found[name] = Judged(has_clicks=has_clicks, has_steps=bool((step > 1).any()), **arrays)
     return found
 
 

@@ -281,7 +281,7 @@ class MlflowRegistry:
         LogUnusable: somebody else is promoting.
         """
         lock = f"{name}.promoting"
-        who = f"{getpass.getuser()} on {socket.gethostname()}"
+        who = f"{_user()} on {socket.gethostname()}"
         for is_last in (False, True):
             try:
                 self._client.create_registered_model(lock, description=who)
@@ -336,6 +336,13 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"user {os.getuid()}"
 
 
 def _note(fitted: Fitted, version: str) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.errors import LogUnusable
+from training.evaluate import verdict_of
 from training.increment import (
     Increment,
     Judged,
@@ -138,6 +139,30 @@ def test_steps_are_weighted_by_those_before() -> None:
     )
 
     assert weights_before(cascade) == pytest.approx([1.0, 1.0, 2.0, 1.0, 2.0])
+
+
+def test_steps_without_overlap_are_left_out() -> None:
+    """A later step that the log hardly tried as the policy would is not in the figure, and it is said; the first one is told all the same."""
+    judged = light(decisions=8_000)
+    later = judged.take(np.arange(8_000) < 100)
+    both = Judged(
+        has_clicks=True,
+        has_steps=True,
+        **{
+            name: np.concatenate([getattr(judged, name), getattr(later, name)])
+            for name in Judged.__slots__
+            if name not in ("has_clicks", "has_steps")
+        },
+    )
+    steps = np.concatenate([np.ones(8_000, dtype=np.intp), np.full(100, 2)])
+    found = verdict_of("cascade", replace(both, step=steps), 0.0, np.random.default_rng(0))
+
+    alone = estimate_increment(replace(judged, has_steps=True), 0.0)
+    assert found.increment is not None
+    assert found.increment.margin.value == pytest.approx(alone.margin.value)
+    assert [step.is_told for step in found.steps] == [True, False]
+    assert found.steps[0].margin == pytest.approx(alone.margin.value)
+    assert not any("randomised" in part.name for part in found.increment.parts)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,14 @@ For a context x and a send through channel c at time s, in cells g of one hour u
     noticed in cell g    N(g) = delivered_c (exp(-sum_{j<g} lambda(j)) - exp(-sum_{j<=g} lambda(j)))
     clicked              q_z(g) = logistic(k (click(x, c) + d_c log relevance(g)) + sigma t_z),     k = sqrt(1 + 0.346 sigma^2)
     unsubscribed         r = logistic(unsubscribe(x, c)) of those who noticed and did not click
-    gain of a click      o(g) = scale x max(0, logistic(order(x, c) + b organic(x) + e_c log relevance(g)) - logistic(organic(x)))
+    gain of a click      o_z(g) = scale x m_z(g) x max(0, logistic(order(x, c) + b organic(x) + e_c log relevance(g)) - logistic(organic(x)))
+                         m_z(g) = exp(tau sigma t_z) / (sum_z w_z q_z(g) exp(tau sigma t_z) / sum_z w_z q_z(g))
 
 open(g) is the share of the hour that lies between the send, or now if that is later, and the expiry; nothing is noticed more than 72 hours after its
 send. relevance(g) halves with each half-life of the message; rhythm is the customer's (models.rhythm). Interest in this one message is a
 standard normal t of which three Gauss-Hermite nodes t_z with weights w_z are taken; k keeps the chance of a click, averaged over t, near what the
-stage says (Zeger, Liang & Albert 1988). Who noticed a message and did nothing has less of it: the weights of later steps are
+stage says (Zeger, Liang & Albert 1988). Who is more interested also buys more after a click: tau says how much of it carries over, and m is such that of those who
+click in a first send the mean gain is what the stages say. Who noticed a message and did nothing has less of it: the weights of later steps are
 multiplied by 1 - q_z; who clicked has more: by q_z. notice, click, order, organic and unsubscribe are stages (models.stage). `scale` fits the sum of
 effects to the randomised difference between send and no send.
 
@@ -51,6 +53,7 @@ _LEAST_LOG_RELEVANCE = -30.0
 _NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
 _MOST_CLICK = 0.98
+_TINY = 1e-300
 _LEAST_DOUBT = 1e-9
 """What happened had at least this chance, whatever the stage says: interest has weights then too."""
 _IGNORE = ConfigDict(extra="ignore")
@@ -138,6 +141,8 @@ class FunnelDescription:
     stages: dict[str, StageWeights]
     interest_deviation: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
     """sigma."""
+    order_interest: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    """tau."""
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     window_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = float(ORDER_HOURS)
     """How long after a decision orders were looked for."""
@@ -264,7 +269,8 @@ class FunnelModel:
         weights, weights_alone = self._weights_of_interest(context, stages, place, made)
         click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle))
         click = self._click(click_score)
-        react = self._reactions(stages, click, order_score, weights, margin_micros, harm_micros)
+        tilt = self._tilt(click)
+        react = self._reactions(stages, click, order_score, tilt, weights, margin_micros, harm_micros)
 
         noticed = _noticed(grid, hours, of, keep, hazard) * delivered[of, None]
         worth, before = react.along(noticed, of)
@@ -301,7 +307,7 @@ class FunnelModel:
                 stages=stages,
                 click=click,
                 weights=weights_alone,
-                order=order_score,
+                order=self._order(stages, click, order_score, tilt, weights_alone),
                 window_hours=self.description.window_hours,
             ),
         )
@@ -372,11 +378,28 @@ class FunnelModel:
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
         return _logistic(logit[:, None, :] + sigma * _NODES[:, None])
 
+    def _tilt(self, click: FloatArray) -> FloatArray:
+        """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G)."""
+        buying = np.exp(self.description.order_interest * self.description.interest_deviation * _NODES)[:, None]
+        mean = (_NODE_WEIGHTS @ (click * buying)) / np.maximum(_NODE_WEIGHTS @ click, _TINY)
+        found: FloatArray = buying / np.maximum(mean, _TINY)[:, None, :]
+        return found
+
+    def _order(
+        self, stages: "_Stages", click: FloatArray, score: FloatArray, tilt: FloatArray, weights: FloatArray
+    ) -> FloatArray:
+        """Return P(order | click) at these weights, without factors and scale, shape (n, G)."""
+        among = (weights @ (click * tilt)) / np.maximum(weights @ click, _TINY)
+        order = _logistic(score)
+        found: FloatArray = np.minimum(order + (among - 1) * np.maximum(order - stages.organic, 0.0), 1.0)
+        return found
+
     def _reactions(
         self,
         stages: "_Stages",
         click_alone: FloatArray,
         order_score: FloatArray,
+        tilt: FloatArray,
         weights: FloatArray,
         margin: float,
         harm: float,
@@ -384,13 +407,13 @@ class FunnelModel:
         """Return what follows once a message is noticed, by channel and cell."""
         q = _corrected(click_alone, stages.click_factor)
         caused = np.maximum(_logistic(order_score) - stages.organic, 0.0)
-        gain = np.minimum(stages.gain_factor[:, None] * caused, 1.0 - stages.organic)
+        gain = np.minimum((stages.gain_factor[:, None] * caused)[:, None, :] * tilt, 1.0 - stages.organic)
         left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
         click = weights @ q
         return _Reactions(
-            worth=weights[:, None] * (q * (margin * gain)[:, None, :] - harm * left),
+            worth=weights[:, None] * (q * (margin * gain) - harm * left),
             reacts=q + left,
-            chances=np.stack([click, click * gain, weights @ left], axis=1),
+            chances=np.stack([click, weights @ (q * gain), weights @ left], axis=1),
         )
 
 
@@ -567,7 +590,7 @@ class Forecasts:
     weights: FloatArray
     """Of the nodes, given what was made before, shape (Z,)."""
     order: FloatArray
-    """Score of an order by cell, shape (n, G)."""
+    """P(order | click) by cell, shape (n, G)."""
     window_hours: float
 
     def of_send(self, row: int) -> Forecast:
@@ -575,7 +598,7 @@ class Forecasts:
         channel, grid = self.of[row], self.grid
         rate = _rates(grid, self.hours[row : row + 1], self.of[row : row + 1], self.keep, self.hazard)[0]
         cell = np.searchsorted(grid.begin, np.arange(grid.hours), side="right") - 1
-        click, order = (self.weights @ self.click[channel])[cell], _logistic(self.order[channel])[cell]
+        click, order = (self.weights @ self.click[channel])[cell], self.order[channel][cell]
         hour = math.floor(self.hours[row])
         edges = [min(max(hour + edge - grid.origin, 0), grid.hours) for edge in (0, *GROUP_EDGES)]
         found: list[tuple[float, float, float]] = []

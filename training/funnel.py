@@ -149,6 +149,7 @@ def fit_funnel(
         delivered=_delivered(data, sent & (data.cancelled == 0)),
         stages={name: stage.weights for name, stage in stages.items()},
         interest_deviation=hyper.interest_deviation,
+        order_interest=hyper.order_interest,
         scale=1.0,
         window_hours=data.window_hours if np.isfinite(data.window_hours) else float(ORDER_HOURS),
         notes=dict(fitting.notes),

@@ -32,6 +32,8 @@ class Hyperparameters:
     """Trees without improvement after which growing stops."""
     interest_deviation: float = 1.0
     """Spread of a customer's interest in one message, as a logit; no single-step log can tell it."""
+    order_interest: float = 0.6
+    """How much of that spread carries over to ordering after a click; no single-step log can tell it either."""
     later_share: float = 0.25
     """Share of decisions, the latest, that choose the number of trees and calibrate."""
     seed: int = 0

@@ -123,6 +123,34 @@ def test_clicked_raises_later_clicks() -> None:
     assert clicked.p_click[0] > 1.1 * draw(after=later).p_click[0]
 
 
+@pytest.mark.parametrize("carried", [0.3, 0.6, 1.0])
+def test_interest_that_carries_over_to_orders_moves_them_with_clicks(carried: float) -> None:
+    """Of a first send the chance of an order stays what the stages say; after a send noticed and left a click is worth less, after one clicked more."""
+    later = [("email", 0.0)]
+    moods = ([], [made("push", -2, -1)], [made("push", -2, -1, is_clicked=True)])
+
+    plain = [draw(after=later, made=m) for m in moods]
+    alone, left, clicked = (draw(after=later, made=m, model=funnel(order_interest=carried)) for m in moods)
+
+    gain, gain_left, gain_clicked = (float(x.uplift[0] / x.p_click[0]) for x in (alone, left, clicked))
+    assert gain == pytest.approx(float(plain[0].uplift[0] / plain[0].p_click[0]), rel=1e-9)
+    assert gain_left < (1 - 0.1 * carried) * gain
+    assert gain_clicked > (1 + 0.1 * carried) * gain
+    np.testing.assert_allclose([x.p_click[0] for x in (alone, left, clicked)], [x.p_click[0] for x in plain])
+
+
+@pytest.mark.parametrize("carried", [0.0, 0.6])
+def test_forecast_of_an_order_is_that_of_who_clicks(carried: float) -> None:
+    """What corrections compare orders after a click with is the chance among those who click, given what came before."""
+    model = funnel(order_interest=carried)
+    found = [draw(after=[("email", 0.0)], made=m, model=model) for m in ([], [made("push", -2, -1)])]
+    forecasts = [x.forecasts.of_send(0) for x in found if x.forecasts is not None]
+
+    first, later = (np.array(f.order) for f in forecasts)
+    assert first == pytest.approx(1 / (1 + np.exp(0.5)), abs=1e-6)
+    assert np.all(later < first - 0.01) if carried else later == pytest.approx(first)
+
+
 def test_made_before_reads_clicks_and_leaves_other_messages_out() -> None:
     """Sends of this message are read from the contacts with when they were noticed and whether they were clicked."""
     mine = replace(contact(NOW - 3 * HOUR, decision_id="decision-1"), seen_time=NOW - HOUR, click_time=NOW - HOUR)

@@ -133,7 +133,7 @@ def _keep(unit: Unit, logged: LoggedDecision) -> bool:
     known = unit.find_request(logged.request_id, logged.context.step)
     row = known or _decision_row(logged)
     if known is None:
-        if not unit.insert_decision(row):
+        if unit.find_step(row.decision_id, row.step) is not None or not unit.insert_decision(row):
             return False
         contact = contact_of(logged)
         if contact is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from models.correction import Cell, Sums
 from models.errors import StoreUnavailable
 from service.customers import PersonChanged, Resolved, keep_person, until_unchanged
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import ChooseChannelResponse
@@ -287,6 +288,27 @@ def test_what_keeps_changing_is_given_up_with_a_way_out() -> None:
     with pytest.raises(StoreUnavailable, match="keep changing this customer; try again"):
         until_unchanged(attempt)
     assert next(attempts) > 10
+
+
+def test_sums_of_all_replicas_add_up(folders: Sequence[Path], tmp_path: Path) -> None:
+    """What several processes add to the same statistics at once, in whatever order of cells, is all in the sums."""
+    url = served.database_in(tmp_path)
+    stores = [Store(url) for _ in folders]
+    cells = [Cell("bundle", "notice", channel, "cart", 1, hour) for channel in ("push", "sms") for hour in (1, 2, 3)]
+
+    def add(number: int) -> None:
+        order = cells if number % 2 else cells[::-1]
+        added = [(cell, Sums(number, 2 * number)) for cell in order]
+        stores[number % 3].write(lambda unit: unit.add_statistics(added))
+
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(add, range(240)))
+    found = stores[0].read(lambda reader: reader.list_statistics("bundle", 0, 9))
+    for store in stores:
+        store.close()
+
+    total = sum(range(240))
+    assert {cell: (sums.observed, sums.expected) for cell, sums in found} == dict.fromkeys(cells, (total, 2 * total))
 
 
 def test_groups_that_lock_the_same_people_do_not_wait_for_each_other_forever(

@@ -53,6 +53,10 @@ class _Entry:
     digest: bytes
 
 
+class _NothingKept(Exception):
+    """Raised in a unit of work whose every request_id is taken, so that its person is not written down for nothing either."""
+
+
 class Decisions:
     """Decides, keeps what was decided before it answers, and answers the same again to the same request."""
 
@@ -283,9 +287,10 @@ class Decisions:
         rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
 
         def unit(work: Unit) -> list[bool]:
+            keep_person(work, person, rows[0].decide_time)
             kept = [work.insert_decision(row) for row in rows]
-            if any(kept):
-                keep_person(work, person, rows[0].decide_time)
+            if not any(kept):
+                raise _NothingKept
             reserve(work, self._rules, [e.decision for e, is_kept in zip(entries, kept, strict=True) if is_kept])
             for entry, row, is_kept in zip(entries, rows, kept, strict=True):
                 if is_kept:
@@ -293,7 +298,10 @@ class Decisions:
             return kept
 
         locks = [*person.locks, *([LEDGER] if any(entry.decision.context.budgets for entry in entries) else ())]
-        return self._store.write(unit, locks)
+        try:
+            return self._store.write(unit, locks)
+        except _NothingKept:
+            return [False] * len(rows)
 
     def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow) -> None:
         choice, message = decision.choice, decision.context.message

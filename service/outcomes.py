@@ -140,9 +140,8 @@ class Outcomes:
 
 def _people(reader: Reader, decisions: Iterable[str], owners: Iterable[bytes | None]) -> set[str]:
     """Return the keys of those whom outcomes of these decisions and identities are about."""
-    of_decisions = {reader.find_owner(decision_id) for decision_id in decisions}
-    of_identities = reader.find_identities({owner for owner in owners if owner is not None}).values()
-    return {key for key in of_decisions if key is not None} | set(of_identities)
+    of_identities = reader.find_identities(owner for owner in owners if owner is not None)
+    return {*reader.find_owners(decisions).values(), *of_identities.values()}
 
 
 def settle(row: OutcomeRow, steps: Sequence[DecisionRow], rules: Rules) -> OutcomeRow:

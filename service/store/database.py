@@ -31,6 +31,10 @@ class Cursor(Protocol):
         """Return the first row that a statement finds, None where it finds none."""
         ...
 
+    def row_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return what `row` would for each of these values, without waiting for one after another."""
+        ...
+
     def run(self, name: str, values: Mapping[str, Any]) -> int:
         """Run a statement and return how many rows it wrote."""
         ...

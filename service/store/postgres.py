@@ -104,6 +104,7 @@ class PostgresCursor:
     """
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._cursor = connection.cursor()
         self._sql = _statements()
         self._waiting: dict[str, list[Mapping[str, Any]]] = {}
@@ -120,11 +121,13 @@ class PostgresCursor:
         """Send the inserts that wait."""
         waiting, self._waiting = self._waiting, {}
         self._waiting_tables.clear()
-        for name, rows in waiting.items():
-            if len(rows) < _FEW:
-                for row in rows:
+        few = [(name, row) for name, rows in waiting.items() if len(rows) < _FEW for row in rows]
+        if few:
+            with self._connection.pipeline():
+                for name, row in few:
                     self._cursor.execute(self._sql[name], row)
-            else:
+        for name, rows in waiting.items():
+            if len(rows) >= _FEW:
                 statement, columns = _copy(name)
                 with self._cursor.copy(statement) as copy:
                     for row in rows:
@@ -145,6 +148,17 @@ class PostgresCursor:
 
     def row(self, name: str, values: Mapping[str, Any]) -> Any:
         return self._execute(name, values).fetchone()
+
+    def row_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
+        if len(values) < _FEW:
+            return [self.row(name, value) for value in values]
+        if not self._waiting_tables.isdisjoint(_tables(name)):
+            self.send()
+        self._cursor.executemany(self._sql[name], values, returning=True)
+        found = [self._cursor.fetchone()]
+        while self._cursor.nextset():
+            found.append(self._cursor.fetchone())
+        return found
 
     def run(self, name: str, values: Mapping[str, Any]) -> int:
         count = self._execute(name, values).rowcount
@@ -178,10 +192,11 @@ class PostgresSession:
             self._open()
         self._is_careful = is_careful
         self._cursor = PostgresCursor(self._connection)
-        self._connection.execute("BEGIN")
         numbers = sorted(set(locks))
-        if numbers:
-            self._connection.execute(_LOCK, [numbers])
+        with self._connection.pipeline():  # both in one round trip
+            self._connection.execute("BEGIN")
+            if numbers:
+                self._connection.execute(_LOCK, [numbers])
 
     def run_unit(self, unit: Callable[[Cursor], T]) -> T:
         return self._run_in_savepoint(unit) if self._is_careful else self._run_alone(unit)

@@ -244,18 +244,21 @@ class Reader:
 
     def find_identities(self, hashes: Iterable[bytes]) -> dict[bytes, str]:
         """Return the customer key of each identity that is known."""
-        found: dict[bytes, str] = {}
-        for identity_hash in hashes:
-            row = self._row("find_identity", identity_hash=identity_hash)
-            if row is not None:
-                found[identity_hash] = row[0]
-        return found
+        asked = list(dict.fromkeys(hashes))
+        rows = self._cursor.row_of_each("find_identity", [{"identity_hash": identity_hash} for identity_hash in asked])
+        return {identity_hash: row[0] for identity_hash, row in zip(asked, rows, strict=True) if row is not None}
 
     def count_identities(self, customer_key: str) -> int:
         return int(self._row("count_identities", customer_key=customer_key)[0])
 
     def count_all_identities(self) -> int:
         return int(self._row("count_all_identities")[0])
+
+    def find_owners(self, decision_ids: Iterable[str]) -> dict[str, str]:
+        """Return the key of the person of each decision that is known."""
+        asked = list(decision_ids)
+        rows = self._cursor.row_of_each("find_owner", [{"decision_id": decision_id} for decision_id in asked])
+        return {decision_id: row[0] for decision_id, row in zip(asked, rows, strict=True) if row is not None}
 
     def find_owner(self, decision_id: str) -> str | None:
         """Return the key of the person that a decision was for."""

@@ -113,7 +113,6 @@ def _make_partitions(url: URL) -> None:
     engine = make_engine(url)
     try:
         with engine.begin() as connection:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
             partitions.make_ahead(connection)
     except DatabaseError as error:
         _log.warning("no partitions made, run python -m service maintain", error=tell(error.orig or error))

@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
+from service.store.database import lock_key
+
+_MAKING = lock_key("table", "decisions")
 AHEAD = 3
 """Months made beyond the present one."""
 
@@ -48,6 +51,7 @@ def make_ahead(connection: Connection, now: datetime | None = None) -> list[str]
 
     What the default partition has of such a month moves there.
     """
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MAKING})"))
     known = set(list_partitions(connection))
     made = [month for month in _months(now or datetime.now(UTC)) if name_of(month) not in known]
     for month in made:

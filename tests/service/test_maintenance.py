@@ -1,5 +1,6 @@
 """`python -m service maintain`: partitions ahead, and what is older than it is to be kept."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -144,6 +145,17 @@ def test_partitions_are_made_ahead_and_once(postgres: PostgresServer) -> None:
     assert again == ["decisions_2032_03"]
     assert after == [("decisions_2031_11",)]
     assert set(made + again) < set(names)
+
+
+def test_partitions_made_at_once_are_made_once(postgres: PostgresServer) -> None:
+    """Several processes that make the same partitions at the same time make each once, and none fails."""
+    url = postgres.make_migrated()
+    moment = datetime.fromisoformat("2032-06-15T00:00:00+00:00")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: make_ahead(url, moment), range(4)))
+    postgres.drop(url)
+
+    assert sorted(map(len, made)) == [0, 0, 0, 4]
 
 
 def test_a_missing_partition_fails_no_decision(

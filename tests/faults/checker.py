@@ -61,14 +61,15 @@ def check(url: str, rules_file: Path, logs: Iterable[Path]) -> Findings:
         _check_requests(found, decisions, ask("SELECT * FROM requests"))
         _check_told(found, told, decisions, outcomes)
         _check_contacts(found, decisions, contacts, ask("SELECT customer_key FROM customers"))
-        _check_caps(found, rules, contacts, _merged(told, decisions))
-        _check_topics(found, rules, contacts, _merged(told, decisions))
+        merged = _merged(told, decisions)
+        _check_caps(found, rules, contacts, merged)
+        _check_topics(found, rules, contacts, merged)
         _check_times(found, rules, decisions)
         _check_budgets(
             found, rules, decisions, ask("SELECT * FROM budgets"), ask("SELECT * FROM reservations"), outcomes
         )
-        _check_consent(found, told, decisions)
-        _check_orders(found, told, decisions)
+        _check_consent(found, told, decisions, merged)
+        _check_orders(found, told, decisions, merged)
     return found
 
 
@@ -131,7 +132,7 @@ def _check_contacts(found: Findings, decisions: list[Row], contacts: list[Row], 
 
 
 def _merged(told: list[Row], decisions: list[Row]) -> set[str]:
-    """People who were met by several identities apart: what was sent before it was known that they are one may be more than a cap."""
+    """People who were met by several identities apart: before it was known that they are one, caps and withdrawals of each held for each alone."""
     keys = {row["decision_id"]: row["customer_key"] for row in decisions}
     of_person = {
         entry["decision_id"]: int(entry["request_id"].rpartition("-")[2]) for entry in told if entry.get("request_id")
@@ -239,7 +240,7 @@ def _settling(types: set[str]) -> tuple[bool, bool]:
     return is_sent or "not_sent" in types, is_sent
 
 
-def _check_consent(found: Findings, told: list[Row], decisions: list[Row]) -> None:
+def _check_consent(found: Findings, told: list[Row], decisions: list[Row], merged: set[str]) -> None:
     """After a withdrawal was acknowledged nothing is decided to be sent through that channel."""
     keys = {row["decision_id"]: row["customer_key"] for row in decisions}
     withdrawn: dict[tuple[str, str], float] = {}
@@ -250,11 +251,16 @@ def _check_consent(found: Findings, told: list[Row], decisions: list[Row]) -> No
             withdrawn[person] = min(entry["answered"], withdrawn.get(person, entry["answered"]))
     for row in decisions:
         since = withdrawn.get((row["customer_key"], row["channel"]))
-        if since is not None and row["verdict"] == "send" and row["decide_time"] > since * 1_000_000:
+        if (
+            since is not None
+            and row["customer_key"] not in merged
+            and row["verdict"] == "send"
+            and row["decide_time"] > since * 1_000_000
+        ):
             found.add("consent", f"{row['decision_id']} is sent through {row['channel']} after that was withdrawn")
 
 
-def _check_orders(found: Findings, told: list[Row], decisions: list[Row]) -> None:
+def _check_orders(found: Findings, told: list[Row], decisions: list[Row], merged: set[str]) -> None:
     """After an order was acknowledged no step of a cascade that had begun before it is sent."""
     first = {row["decision_id"]: row for row in decisions if row["step"] == 1}
     ordered: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -263,7 +269,7 @@ def _check_orders(found: Findings, told: list[Row], decisions: list[Row]) -> Non
             key = first[entry["decision_id"]]["customer_key"]
             ordered[key].append((entry["happened"] * 1e6, entry["answered"] * 1e6))
     for row in decisions:
-        if row["step"] == 1 or row["verdict"] != "send":
+        if row["step"] == 1 or row["verdict"] != "send" or row["customer_key"] in merged:
             continue
         begun = first[row["decision_id"]]["decide_time"]
         if any(

@@ -127,7 +127,7 @@ def test_clicked_raises_later_clicks() -> None:
 def test_interest_that_carries_over_to_orders_moves_them_with_clicks(carried: float) -> None:
     """Of a first send the chance of an order stays what the stages say; after a send noticed and left a click is worth less, after one clicked more."""
     later = [("email", 0.0)]
-    moods = ([], [made("push", -2, -1)], [made("push", -2, -1, is_clicked=True)])
+    moods: tuple[list[Made], ...] = ([], [made("push", -2, -1)], [made("push", -2, -1, is_clicked=True)])
 
     plain = [draw(after=later, made=m) for m in moods]
     alone, left, clicked = (draw(after=later, made=m, model=funnel(order_interest=carried)) for m in moods)

@@ -67,7 +67,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             ChannelChoiceServicer(decisions, rules, clock, streams, observe),
             OutcomeServicer(Outcomes(store, rules, clock, customers, keys), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
-            AdminServicer(store, rules, clock, bundles, decisions, learner, clock.now()),
+            AdminServicer(store, rules, clock, customers, bundles, decisions, learner, clock.now()),
         )
         bundles.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)

@@ -60,6 +60,15 @@ class Resolved:
         return person_locks([self.key], self.new_hashes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """How often a person was asked for, how often one of their identities was known before, and how many profiles were merged into others."""
+
+    persons: int = 0
+    matched: int = 0
+    merged: int = 0
+
+
 class Customers:
     """Use cases about customers, and the locks under which one person's decisions are made one at a time."""
 
@@ -71,6 +80,8 @@ class Customers:
         self._contact_memory = contact_memory(rules)
         self._identity_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._person_locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._matches = Matches()
+        self._count_lock = threading.Lock()
 
     def hashes(self, person: Person) -> tuple[bytes, ...]:
         """Return the keyed hashes of a person's identities."""
@@ -124,7 +135,23 @@ class Customers:
             person = self._resolved(key, new)
             if found and person.version is None and self._store.read(lambda r: r.find_identities(hashes)) != keys:
                 raise PersonChanged  # merged into another by another process, just before they were read
+            self._count(is_matched=bool(found), merged=len(found) - 1 if is_merging else 0)
             yield person
+
+    @property
+    def matches(self) -> Matches:
+        """How identities were resolved since the start."""
+        with self._count_lock:
+            return self._matches
+
+    def _count(self, *, is_matched: bool, merged: int) -> None:
+        with self._count_lock:
+            known = self._matches
+            self._matches = Matches(
+                persons=known.persons + 1,
+                matched=known.matched + is_matched,
+                merged=known.merged + max(merged, 0),
+            )
 
     @contextmanager
     def hold_owner(self, decision_id: str) -> Iterator[Resolved]:

@@ -255,6 +255,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         store: Store,
         rules: Rules,
         clock: Clock,
+        customers: Customers,
         bundles: BundleHolder,
         decisions: Decisions,
         learner: Learner,
@@ -263,6 +264,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         self._store = store
         self._rules = rules
         self._clock = clock
+        self._customers = customers
         self._bundles = bundles
         self._decisions = decisions
         self._learner = learner
@@ -272,7 +274,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
     def GetServingStatus(  # noqa: N802  # the contract's name
         self, request: admin_pb.GetServingStatusRequest, context: grpc.ServicerContext
     ) -> admin_pb.GetServingStatusResponse:
-        bundle = self._bundles.current
+        bundle, matches = self._bundles.current, self._customers.matches
         answer = admin_pb.GetServingStatusResponse(
             service_version=VERSION,
             rules_version=self._rules.name,
@@ -283,6 +285,9 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             start_time=stamp(self._start_time),
             decision_count=self._decisions.count,
             exploration_cost=money(self._decisions.exploration_cost_micros, self._rules),
+            person_count=matches.persons,
+            matched_person_count=matches.matched,
+            merged_profile_count=matches.merged,
         )
         if bundle is not None:
             answer.corrections.extend(map(_correction, self._learner.corrections(bundle.version, self._clock.now())))

@@ -26,7 +26,7 @@ from service.gen.channelchoice.v1 import money_pb2 as channelchoice_dot_v1_dot_m
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$channelchoice/v1/admin_service.proto\x12\x10\x63hannelchoice.v1\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x17GetServingStatusRequest\"`\n\rPausedChannel\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"s\n\nCorrection\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12\x11\n\tdeviation\x18\x04 \x01(\x01\x12\x10\n\x08observed\x18\x05 \x01(\x01\x12\x10\n\x08\x65xpected\x18\x06 \x01(\x01\"\xad\x03\n\x18GetServingStatusResponse\x12\x17\n\x0fservice_version\x18\x01 \x01(\t\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rbundle_source\x18\x04 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x06 \x01(\t\x12\x38\n\x0fpaused_channels\x18\x07 \x03(\x0b\x32\x1f.channelchoice.v1.PausedChannel\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64\x65\x63ision_count\x18\t \x01(\x03\x12\x31\n\x10\x65xploration_cost\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x31\n\x0b\x63orrections\x18\x0b \x03(\x0b\x32\x1c.channelchoice.v1.Correction\"\x15\n\x13ReloadBundleRequest\"B\n\x14ReloadBundleResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x12\n\nis_changed\x18\x02 \x01(\x08\"6\n\x11GetBudgetsRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\t\"\xba\x02\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\x12\x35\n\x11period_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x03\x63\x61p\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12)\n\x08reserved\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12*\n\tcommitted\x18\x08 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x14\n\x0cshadow_price\x18\t \x01(\x01\"?\n\x12GetBudgetsResponse\x12)\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.channelchoice.v1.Budget\"6\n\x13PauseChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x14PauseChannelResponse\x12\x37\n\x0epaused_channel\x18\x01 \x01(\x0b\x32\x1f.channelchoice.v1.PausedChannel\"\'\n\x14ResumeChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\"+\n\x15ResumeChannelResponse\x12\x12\n\nwas_paused\x18\x01 \x01(\x08\x32\xf2\x03\n\x0c\x41\x64minService\x12i\n\x10GetServingStatus\x12).channelchoice.v1.GetServingStatusRequest\x1a*.channelchoice.v1.GetServingStatusResponse\x12]\n\x0cReloadBundle\x12%.channelchoice.v1.ReloadBundleRequest\x1a&.channelchoice.v1.ReloadBundleResponse\x12W\n\nGetBudgets\x12#.channelchoice.v1.GetBudgetsRequest\x1a$.channelchoice.v1.GetBudgetsResponse\x12]\n\x0cPauseChannel\x12%.channelchoice.v1.PauseChannelRequest\x1a&.channelchoice.v1.PauseChannelResponse\x12`\n\rResumeChannel\x12&.channelchoice.v1.ResumeChannelRequest\x1a\'.channelchoice.v1.ResumeChannelResponseB$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$channelchoice/v1/admin_service.proto\x12\x10\x63hannelchoice.v1\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x17GetServingStatusRequest\"`\n\rPausedChannel\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"s\n\nCorrection\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12\x11\n\tdeviation\x18\x04 \x01(\x01\x12\x10\n\x08observed\x18\x05 \x01(\x01\x12\x10\n\x08\x65xpected\x18\x06 \x01(\x01\"\xff\x03\n\x18GetServingStatusResponse\x12\x17\n\x0fservice_version\x18\x01 \x01(\t\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rbundle_source\x18\x04 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x06 \x01(\t\x12\x38\n\x0fpaused_channels\x18\x07 \x03(\x0b\x32\x1f.channelchoice.v1.PausedChannel\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64\x65\x63ision_count\x18\t \x01(\x03\x12\x31\n\x10\x65xploration_cost\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x31\n\x0b\x63orrections\x18\x0b \x03(\x0b\x32\x1c.channelchoice.v1.Correction\x12\x14\n\x0cperson_count\x18\x0c \x01(\x03\x12\x1c\n\x14matched_person_count\x18\r \x01(\x03\x12\x1c\n\x14merged_profile_count\x18\x0e \x01(\x03\"\x15\n\x13ReloadBundleRequest\"B\n\x14ReloadBundleResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x12\n\nis_changed\x18\x02 \x01(\x08\"6\n\x11GetBudgetsRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\t\"\xba\x02\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\x12\x35\n\x11period_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x03\x63\x61p\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12)\n\x08reserved\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12*\n\tcommitted\x18\x08 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x14\n\x0cshadow_price\x18\t \x01(\x01\"?\n\x12GetBudgetsResponse\x12)\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.channelchoice.v1.Budget\"6\n\x13PauseChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x14PauseChannelResponse\x12\x37\n\x0epaused_channel\x18\x01 \x01(\x0b\x32\x1f.channelchoice.v1.PausedChannel\"\'\n\x14ResumeChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\"+\n\x15ResumeChannelResponse\x12\x12\n\nwas_paused\x18\x01 \x01(\x08\x32\xf2\x03\n\x0c\x41\x64minService\x12i\n\x10GetServingStatus\x12).channelchoice.v1.GetServingStatusRequest\x1a*.channelchoice.v1.GetServingStatusResponse\x12]\n\x0cReloadBundle\x12%.channelchoice.v1.ReloadBundleRequest\x1a&.channelchoice.v1.ReloadBundleResponse\x12W\n\nGetBudgets\x12#.channelchoice.v1.GetBudgetsRequest\x1a$.channelchoice.v1.GetBudgetsResponse\x12]\n\x0cPauseChannel\x12%.channelchoice.v1.PauseChannelRequest\x1a&.channelchoice.v1.PauseChannelResponse\x12`\n\rResumeChannel\x12&.channelchoice.v1.ResumeChannelRequest\x1a\'.channelchoice.v1.ResumeChannelResponseB$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,25 +41,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CORRECTION']._serialized_start=246
   _globals['_CORRECTION']._serialized_end=361
   _globals['_GETSERVINGSTATUSRESPONSE']._serialized_start=364
-  _globals['_GETSERVINGSTATUSRESPONSE']._serialized_end=793
-  _globals['_RELOADBUNDLEREQUEST']._serialized_start=795
-  _globals['_RELOADBUNDLEREQUEST']._serialized_end=816
-  _globals['_RELOADBUNDLERESPONSE']._serialized_start=818
-  _globals['_RELOADBUNDLERESPONSE']._serialized_end=884
-  _globals['_GETBUDGETSREQUEST']._serialized_start=886
-  _globals['_GETBUDGETSREQUEST']._serialized_end=940
-  _globals['_BUDGET']._serialized_start=943
-  _globals['_BUDGET']._serialized_end=1257
-  _globals['_GETBUDGETSRESPONSE']._serialized_start=1259
-  _globals['_GETBUDGETSRESPONSE']._serialized_end=1322
-  _globals['_PAUSECHANNELREQUEST']._serialized_start=1324
-  _globals['_PAUSECHANNELREQUEST']._serialized_end=1378
-  _globals['_PAUSECHANNELRESPONSE']._serialized_start=1380
-  _globals['_PAUSECHANNELRESPONSE']._serialized_end=1459
-  _globals['_RESUMECHANNELREQUEST']._serialized_start=1461
-  _globals['_RESUMECHANNELREQUEST']._serialized_end=1500
-  _globals['_RESUMECHANNELRESPONSE']._serialized_start=1502
-  _globals['_RESUMECHANNELRESPONSE']._serialized_end=1545
-  _globals['_ADMINSERVICE']._serialized_start=1548
-  _globals['_ADMINSERVICE']._serialized_end=2046
+  _globals['_GETSERVINGSTATUSRESPONSE']._serialized_end=875
+  _globals['_RELOADBUNDLEREQUEST']._serialized_start=877
+  _globals['_RELOADBUNDLEREQUEST']._serialized_end=898
+  _globals['_RELOADBUNDLERESPONSE']._serialized_start=900
+  _globals['_RELOADBUNDLERESPONSE']._serialized_end=966
+  _globals['_GETBUDGETSREQUEST']._serialized_start=968
+  _globals['_GETBUDGETSREQUEST']._serialized_end=1022
+  _globals['_BUDGET']._serialized_start=1025
+  _globals['_BUDGET']._serialized_end=1339
+  _globals['_GETBUDGETSRESPONSE']._serialized_start=1341
+  _globals['_GETBUDGETSRESPONSE']._serialized_end=1404
+  _globals['_PAUSECHANNELREQUEST']._serialized_start=1406
+  _globals['_PAUSECHANNELREQUEST']._serialized_end=1460
+  _globals['_PAUSECHANNELRESPONSE']._serialized_start=1462
+  _globals['_PAUSECHANNELRESPONSE']._serialized_end=1541
+  _globals['_RESUMECHANNELREQUEST']._serialized_start=1543
+  _globals['_RESUMECHANNELREQUEST']._serialized_end=1582
+  _globals['_RESUMECHANNELRESPONSE']._serialized_start=1584
+  _globals['_RESUMECHANNELRESPONSE']._serialized_end=1627
+  _globals['_ADMINSERVICE']._serialized_start=1630
+  _globals['_ADMINSERVICE']._serialized_end=2128
 # @@protoc_insertion_point(module_scope)

@@ -128,6 +128,9 @@ class GetServingStatusResponse(_message.Message):
     DECISION_COUNT_FIELD_NUMBER: _builtins.int
     EXPLORATION_COST_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
+    PERSON_COUNT_FIELD_NUMBER: _builtins.int
+    MATCHED_PERSON_COUNT_FIELD_NUMBER: _builtins.int
+    MERGED_PROFILE_COUNT_FIELD_NUMBER: _builtins.int
     service_version: _builtins.str
     """Version of the service."""
     rules_version: _builtins.str
@@ -140,6 +143,12 @@ class GetServingStatusResponse(_message.Message):
     """Why the last load failed; empty where it did not."""
     decision_count: _builtins.int
     """Decisions answered since then."""
+    person_count: _builtins.int
+    """Calls since the start about a person: decisions, upserts, and outcomes that name one. A batch counts each person once."""
+    matched_person_count: _builtins.int
+    """How many of them named an identity that was known before: the match rate is this over person_count."""
+    merged_profile_count: _builtins.int
+    """How many profiles were merged into others since the start, since somebody named identities of both."""
     @_builtins.property
     def bundle_load_time(self) -> _timestamp_pb2.Timestamp:
         """When the bundle began to serve. Unset where there is none."""
@@ -178,10 +187,13 @@ class GetServingStatusResponse(_message.Message):
         decision_count: _builtins.int = ...,
         exploration_cost: _money_pb2.Money | None = ...,
         corrections: _abc.Iterable[Global___Correction] | None = ...,
+        person_count: _builtins.int = ...,
+        matched_person_count: _builtins.int = ...,
+        merged_profile_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "paused_channels", b"paused_channels", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "matched_person_count", b"matched_person_count", "merged_profile_count", b"merged_profile_count", "paused_channels", b"paused_channels", "person_count", b"person_count", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

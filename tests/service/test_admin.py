@@ -21,9 +21,11 @@ from service.gen.channelchoice.v1.admin_service_pb2 import (
     ResumeChannelRequest,
 )
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import ChooseChannelRequest
+from service.gen.channelchoice.v1.customer_pb2 import Customer, CustomerRef
+from service.gen.channelchoice.v1.customer_service_pb2 import UpsertCustomersRequest
 from service.gen.channelchoice.v1.decision_pb2 import DEGRADED_CAUSE_NO_BUNDLE, VERDICT_DO_NOT_SEND, Decision
 from service.version import VERSION
-from tests.service.examples import HOUR, NOW, choose_request, moment_of, rubles
+from tests.service.examples import HOUR, NOW, choose_request, identity, moment_of, rubles
 from tests.service.security import ADMIN, write_tokens
 from tests.service.served import Served, refused, serve
 from tests.service.test_choose import reasons
@@ -90,6 +92,17 @@ def test_the_status_tells_what_serves_and_since_when(admin: Served) -> None:
     assert moment_of(status.start_time) == NOW
     assert status.decision_count == 2
     assert status.exploration_cost == rubles(0)
+
+
+def test_the_status_tells_the_match_rate(admin: Served) -> None:
+    """The status counts persons asked for, those of whom an identity was known, and profiles merged into others."""
+    a, b = (CustomerRef(identities=[identity(f"{name}@example.org")]) for name in "ab")
+    for ref in (a, b, a, CustomerRef(identities=[*a.identities, *b.identities])):
+        admin.customers.UpsertCustomers(UpsertCustomersRequest(customers=[Customer(customer=ref)]), metadata=ADMIN)
+
+    status = status_of(admin)
+
+    assert (status.person_count, status.matched_person_count, status.merged_profile_count) == (4, 2, 1)
 
 
 def test_the_status_tells_what_exploring_costs_a_thousand_decisions(tmp_path: Path, good_bundle: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import grpc
 import pytest
 
-from service.gen.channelchoice.v1.admin_service_pb2 import GetServingStatusRequest
 from service.gen.channelchoice.v1.customer_pb2 import (
     CONSENT_STATE_DENIED,
     CONSENT_STATE_GRANTED,
@@ -205,16 +204,3 @@ def test_an_unknown_customer_is_not_found(service: Served) -> None:
 
     assert refusal[0].code is grpc.StatusCode.NOT_FOUND
     assert "secret-person" not in refusal[0].message + str(refusal[0].metadata)
-
-
-def test_the_match_rate_is_told(service: Served) -> None:
-    """The status counts persons asked for, those of whom an identity was known, and profiles merged into others."""
-    a, b = (CustomerRef(identities=[identity(f"{name}@example.org")]) for name in "ab")
-    upsert(service, Customer(customer=a))
-    upsert(service, Customer(customer=b))
-    upsert(service, Customer(customer=a))
-    upsert(service, Customer(customer=CustomerRef(identities=[*a.identities, *b.identities])))
-
-    status = service.admin.GetServingStatus(GetServingStatusRequest())
-
-    assert (status.person_count, status.matched_person_count, status.merged_profile_count) == (4, 2, 1)

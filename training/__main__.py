@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import ChannelChoiceError, InvalidInput, LogUnusable, Violation
-from models.rules import Rules, read_rules
+from models.rules import read_rules
 
 if TYPE_CHECKING:
     from service.store.store import Store
@@ -108,13 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--as-of", type=moment, help="UTC time until which the log is complete (default: its newest entry)"
     )
     train.add_argument("--exclude", nargs="*", default=[], metavar="FEATURE", help="features to leave out")
-    train.add_argument(
-        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
-    )
-    train.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
-    train.add_argument(
-        "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
-    )
+    _add_registry(train)
     train.add_argument(
         "--trees", type=_number(int, 1), default=600, help="most trees; early stopping takes fewer (default: 600)"
     )
@@ -170,6 +164,11 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         help="parts of the customers that models are cross-fitted on (default: 3)",
     )
     parser.add_argument("--seed", type=_number(int, 0), default=0)
+    _add_registry(parser)
+
+
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    """Add where runs and versions are kept."""
     parser.add_argument(
         "--mlflow", default=_MLFLOW, metavar="URI", help=f"tracking store and registry (default: {_MLFLOW})"
     )
@@ -250,11 +249,7 @@ def _add_gate(command: Command) -> None:
         "--force", metavar="REASON", help="promote whatever the checks say; the reason is kept with the version"
     )
     rollback = command("rollback", _rollback, "point the alias champion at the version that it pointed to before")
-    rollback.add_argument(
-        "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
-    )
-    rollback.add_argument("--mlflow", default=_MLFLOW, metavar="URI", help=f"registry (default: {_MLFLOW})")
-    rollback.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
+    _add_registry(rollback)
 
 
 def moment(text: str) -> datetime:
@@ -287,10 +282,6 @@ def _share(most: float) -> Callable[[str], float]:
 
     read.__name__ = "share"
     return read
-
-
-def _rules(path: Path) -> Rules:
-    return read_rules(path)
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -343,7 +334,7 @@ def _import_parquet(options: argparse.Namespace) -> None:
     from training.logs.history import write_checked
     from training.logs.shards import open_log
 
-    rules = _rules(options.rules or DEFAULT_RULES)
+    rules = read_rules(options.rules or DEFAULT_RULES)
     scratch = None if options.check else folder_beside(options.to)
     with (
         tqdm(desc="check", unit=" rows", disable=None) as bar,
@@ -444,7 +435,7 @@ def _starter_log(options: argparse.Namespace, store: "Store", key: bytes, progre
     from training.journal import write_log
     from training.simulate import simulate_log
 
-    rules = _rules(options.rules or DEFAULT_RULES)
+    rules = read_rules(options.rules or DEFAULT_RULES)
     identities, decisions = simulate_log(options.decisions, rules, key, options.seed, progress)
     return f"{write_log(store, decisions, identities)} decisions written to {options.to}"
 
@@ -502,7 +493,7 @@ def _starter(options: argparse.Namespace) -> None:
     if options.if_missing and has_bundle(options.folder):
         print(f"{options.folder} holds a bundle already")
         return
-    print(f"{options.folder}: {make_starter(options.folder, _rules(options.rules))}")
+    print(f"{options.folder}: {make_starter(options.folder, read_rules(options.rules))}")
 
 
 def _evaluate_log(options: argparse.Namespace) -> None:

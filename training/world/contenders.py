@@ -149,10 +149,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "change": ("engaged-daytime", "free", "vw-regcb", "lin-ucb", "service", "no-correction"),
 }
 """Names for several rows."""
-NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", "service-1", "service-2", *ABLATION})
-"""Left out where there is no log."""
-SERVED = frozenset({"service", "service-1", "service-2", *ABLATION})
+SERVED = frozenset(GROUPS["ablation"])
 """Those that serve the bundle."""
+NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", *SERVED}) - {"service"}
+"""Left out where there is no log."""
 HAND_WRITTEN = ("sms-3", "sms-1", "push-email-sms", "free")
 VOWPAL = ("vw-squarecb", "vw-regcb", "vw-bag", "vw-epsilon")
 MABWISER = ("lin-ucb", "lin-ts")

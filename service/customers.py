@@ -27,7 +27,6 @@ ACTIVITY_MEMORY = timedelta(days=180)
 MOST_ACTIVITY = 400
 _STRIPES = 4096
 _KEY_BYTES = 16
-
 _ATTEMPTS = 30
 
 
@@ -223,12 +222,13 @@ class Customers:
         hashes = self.hashes(person)
 
         def attempt() -> int:
-            if not self._store.read(lambda reader: reader.find_identities(hashes)):
-                return 0
             with self.hold(hashes) as found:
+                version = found.version
+                if version is None:
+                    return 0
 
                 def unit(work: Unit) -> int:
-                    if found.version is None or not work.claim_customer(found.key, found.version):
+                    if not work.claim_customer(found.key, version):
                         raise PersonChanged
                     return work.erase_customer(found.key, secrets.token_hex(_KEY_BYTES))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -33,6 +34,8 @@ from models.correction import (
 )
 from models.decide import Decision
 from service.store.store import DecisionRow, OutcomeRow, Reader, Store, Unit
+
+T = TypeVar("T")
 
 KEPT_HOURS = 60 * 24
 """Sums of earlier hours count for a twentieth at most; they are not read, and deleted with the first decision of a day."""
@@ -222,14 +225,8 @@ class Learner:
         ------
         StoreUnavailable: the sums cannot be read.
         """
-        hour = epoch_hour(now)
-        self._refresh(version, hour)
-        with self._lock:
-            known = self._known
-            if known is None or known.version != version:
-                return {}
-            found = known.corrections.factors(max(hour, known.hour), kind, step)
-        return factors_of(found, channels)
+        found = self._ask(version, now, lambda known, hour: known.factors(hour, kind, step))
+        return {} if found is None else factors_of(found, channels)
 
     def corrections(self, version: str, now: datetime) -> list[Correction]:
         """Return what the sums of a bundle come to, by stage and channel.
@@ -238,13 +235,17 @@ class Learner:
         ------
         StoreUnavailable: the sums cannot be read.
         """
+        return self._ask(version, now, lambda known, hour: known.corrections(hour)) or []
+
+    def _ask(self, version: str, now: datetime, question: Callable[[Corrections, int], T]) -> T | None:
+        """Ask what is known of a bundle at an hour; None where nothing is."""
         hour = epoch_hour(now)
         self._refresh(version, hour)
         with self._lock:
             known = self._known
             if known is None or known.version != version:
-                return []
-            return known.corrections.corrections(max(hour, known.hour))
+                return None
+            return question(known.corrections, max(hour, known.hour))
 
     def book(self, unit: Unit, decision: Decision, row: DecisionRow) -> None:
         """Add what a decision's send is expected to do; the first of a day deletes sums that are too old to count."""

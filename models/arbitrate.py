@@ -18,7 +18,7 @@ of the eligible actions, after every rule. Where a draw leaves a place of a cap 
 spends is gone from the budgets of those after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -30,12 +30,14 @@ from models.budget import charged
 from models.bundle import Bundle
 from models.context import Contact, Context, Mode
 from models.decide import Decision, Evaluation, decide, evaluate, serve, slot_of
+from models.experiments import bundle_under, rules_under
 from models.record import to_micros
 from models.rules import Rules
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+_NO_OTHERS: Mapping[str, Bundle] = {}
 EXACT_MESSAGES = 16
 """More equals than this whose windows couple are planned one after another, the worthiest first."""
 _NODE_LIMIT = 500
@@ -65,6 +67,20 @@ class Row:
     room: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """What a decision is made by."""
+
+    rules: Rules
+    bundle: Bundle | None
+
+
+def arm_of(context: Context, rules: Rules, bundle: Bundle | None, others: Mapping[str, Bundle] = _NO_OTHERS) -> Arm:
+    """Return what a decision is made by that is part of experiments, or of none."""
+    source = bundle_under(rules, context.experiments)
+    return Arm(rules=rules_under(rules, context.experiments), bundle=others.get(source, bundle) if source else bundle)
+
+
 @dataclass(slots=True)
 class _Booked:
     """What decisions made so far will send, and what they spend of each budget, by its name."""
@@ -83,21 +99,26 @@ class _Booked:
         return made
 
 
-def decide_together(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None) -> list[Decision]:
+def decide_together(
+    contexts: Sequence[Context], rules: Rules, bundle: Bundle | None, others: Mapping[str, Bundle] = _NO_OTHERS
+) -> list[Decision]:
     """Decide messages for one person at one moment; decisions come in the contexts' order.
 
-    The contexts' customers are one person with the same contacts. Only LIVE decisions take places.
+    The contexts' customers are one person with the same contacts. Each is decided by the rules of its experiments, and by the bundle that
+    their variants name among `others`, else by `bundle`. Caps are the same for all. Only LIVE decisions take places.
     """
+    arms = [arm_of(context, rules, bundle, others) for context in contexts]
     decisions: dict[int, Decision] = {}
     booked = _Booked()
     order = sorted(range(len(contexts)), key=lambda i: _rank(contexts[i]))
     for _, level in groupby(order, key=lambda i: _rank(contexts[i])):
         equals = list(level)
         if _may_compete([contexts[i] for i in equals], rules, booked.contacts):
-            _decide_equals(equals, contexts, rules, bundle, booked, decisions)
+            _decide_equals(equals, contexts, rules, arms, booked, decisions)
         else:
             for index in equals:
-                decisions[index] = decide(_as_booked(contexts[index], booked), rules, bundle)
+                arm = arms[index]
+                decisions[index] = decide(_as_booked(contexts[index], booked), arm.rules, arm.bundle)
                 booked.add(decisions[index])
     return [decisions[index] for index in range(len(contexts))]
 
@@ -127,13 +148,13 @@ def _decide_equals(
     equals: Sequence[int],
     contexts: Sequence[Context],
     rules: Rules,
-    bundle: Bundle | None,
+    arms: Sequence[Arm],
     booked: _Booked,
     decisions: dict[int, Decision],
 ) -> None:
     """Decide messages of one priority, the planned ones first, and add what they book."""
-    evaluations = {i: evaluate(_as_booked(contexts[i], booked), rules, bundle) for i in equals}
-    offers = {i: offered_sends(evaluations[i], rules) for i in equals}
+    evaluations = {i: evaluate(_as_booked(contexts[i], booked), arms[i].rules, arms[i].bundle) for i in equals}
+    offers = {i: offered_sends(evaluations[i], arms[i].rules) for i in equals}
     best = {i: max((send.worth for send in offers[i]), default=0.0) for i in equals}
     waiting = list(equals)
     plan = _plan(waiting, offers, contexts, rules, booked)
@@ -144,8 +165,8 @@ def _decide_equals(
         context = replace(_as_booked(contexts[index], booked), reserved=reserved)
         found = evaluations[index]
         if context != found.context:
-            found = evaluate(context, rules, bundle)
-        decisions[index] = found if isinstance(found, Decision) else serve(found, rules)
+            found = evaluate(context, arms[index].rules, arms[index].bundle)
+        decisions[index] = found if isinstance(found, Decision) else serve(found, arms[index].rules)
         made = booked.add(decisions[index])
         planned = plan.pop(index, None)
         if planned is None or (made and _is_counted_as(made[0].channel, planned.contact.channel, rules)):

@@ -167,6 +167,16 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The variant of an experiment that a customer is in."""
+
+    experiment: str
+    variant: str
+    probability: float
+    """P(variant | exposed to the experiment), when the customer first was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything that one decision is made from, beside rules and bundle.
 
@@ -195,6 +205,8 @@ class Context:
     budgets: tuple[BudgetState, ...] = ()
     """Those that count the message, as they were before this decision."""
     mode: Mode = Mode.LIVE
+    experiments: tuple[Assignment, ...] = ()
+    """Experiments that the decision is part of: it is made by the rules of their variants, `models.experiments.rules_under`."""
 
     def option(self, channel: str) -> ChannelOption:
         """Return the option of that channel; raises KeyError where the caller has none."""

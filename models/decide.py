@@ -122,7 +122,7 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     planned = value_actions(context, rules, considered, estimate)
     suppressed = found.suppressed
     policy = make_policy(rules, context)
-    by_order = bool(degraded) or context.message.is_owed
+    by_order = bool(degraded) or context.message.is_owed or rules.policy.name == "rule_cascade"
     if by_order:
         policy = RuleCascade(rules.cascade.order)
         if not context.message.is_owed and context.message.order_margin_micros == 0:

@@ -1,4 +1,4 @@
-"""Business rules as versioned data: channels, dated prices, quiet hours, caps, exploration, holdout, harm.
+"""Business rules as versioned data: channels, dated prices, quiet hours, caps, exploration, holdout, harm, experiments, goals.
 
 One TOML file holds them all. `parse_rules` turns its text into values or refuses it with every mistake by its key.
 Money in the file is written as a decimal in the file's currency ("5.30") and kept as an integer of micros.
@@ -8,14 +8,15 @@ import hashlib
 import re
 import tomllib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import RulesInvalid, Violation
 
@@ -27,10 +28,36 @@ PolicyName = Literal[
 ]
 
 BudgetPeriod = Literal["day", "week", "month", "total"]
+Metric = Literal[
+    "net_value",
+    "margin",
+    "revenue",
+    "orders",
+    "conversion",
+    "average_order",
+    "purchase_frequency",
+    "spend",
+    "paid_messages",
+    "messages",
+    "cost_per_order",
+    "unsubscribe_rate",
+    "complaint_rate",
+    "retention",
+    "churn",
+    "store_purchases",
+    "store_conversion",
+    "multi_channel_share",
+    "cross_channel_conversion",
+    "returns",
+    "csat",
+    "nps",
+]
+"""What an experiment may be judged by; training.experiments.kpis defines each."""
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 EVERY = "*"
 _EVERY = EVERY
+_WEIGHT_SLACK = 1e-6
 _MOST_MICROS = 10**15
 """A thousand million units of the currency; all money up to it is exact as a float."""
 
@@ -68,6 +95,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(ge=0, le=60 * 24 * 30, allow_inf_nan=False)]
 ChannelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 BudgetDay = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2999, 12, 31))]
 
@@ -271,6 +299,112 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guardrail:
+    """A metric that a variant must not make worse than the control by more than a margin."""
+
+    __pydantic_config__ = _STRICT
+
+    metric: Metric
+    margin: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+    """How much worse may be tolerated, as a share of the control's value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way of deciding. Each table that it has goes over the table of that name in the file, key by key."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Key
+    weight: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    """P(variant | exposed to the experiment)."""
+    bundle: str = ""
+    """What serves: a bundle's directory, or models:/NAME@ALIAS; empty: what serves everybody."""
+    policy: PolicyRules | None = None
+    cascade: CascadeRules | None = None
+    timing: Timing | None = None
+    harm: Harm | None = None
+
+    @property
+    def tables(self) -> dict[str, object]:
+        """What it decides by in place of the file's, by key."""
+        return {name: getattr(self, name) for name in VARIANT_TABLES if getattr(self, name) is not None}
+
+
+VARIANT_TABLES = ("policy", "cascade", "timing", "harm")
+"""Tables of the rules file that a variant may change; what protects customers and money is the same for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Two or more ways of deciding, drawn for each customer, and what says which is better.
+
+    Experiments of one layer share no customer; those of different layers are drawn independently of each other.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: Key
+    variants: Annotated[tuple[Variant, ...], Field(min_length=2, max_length=8)]
+    """The first is the control."""
+    start_time: AwareDatetime
+    end_time: AwareDatetime
+    layer: Key = "main"
+    layer_range: tuple[Share, Share] = (0.0, 1.0)
+    """The part of the layer's customers, from and to, that the experiment has for itself."""
+    exposure: Share = 1.0
+    """The share of them that take part; may be changed while it runs, by UpdateExperiment."""
+    salt: str = ""
+    """What customers are drawn with; empty: the name."""
+    categories: Annotated[tuple[Category, ...], Field(min_length=1)] = ("marketing",)
+    kinds: tuple[str, ...] = ()
+    """Kinds of message that it is about; empty: all. So with the three that follow."""
+    campaigns: tuple[str, ...] = ()
+    journey_stages: tuple[str, ...] = ()
+    countries: tuple[Country, ...] = ()
+    window_days: Annotated[float, Field(gt=0, le=365, allow_inf_nan=False)] = 14
+    """How long after their first exposure what a customer does counts."""
+    success: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=8)] = ("net_value",)
+    guardrails: tuple[Guardrail, ...] = (Guardrail(metric="unsubscribe_rate", margin=0.25),)
+    alpha: Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False)] = 0.05
+    power: Annotated[float, Field(gt=0.5, lt=1, allow_inf_nan=False)] = 0.8
+    minimum_detectable_effect: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.1
+    """The lift of the first success metric that is to be found with that power."""
+    stop_on_harm: bool = False
+    """Whether `training monitor` stops it where a guardrail is shown to be violated, or customers are not drawn as they should be."""
+
+    @property
+    def control(self) -> Variant:
+        return self.variants[0]
+
+    @property
+    def window(self) -> timedelta:
+        return timedelta(days=self.window_days)
+
+    def variant(self, name: str) -> Variant | None:
+        """Return the variant of that name."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A figure of all customers that is to change by a share until a day."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Key
+    metric: Metric
+    change: Annotated[float, Field(ge=-1, le=100, allow_inf_nan=False)]
+    """By what share of the baseline it is to have changed on the last day: 0.3 for 30 % more."""
+    start_date: BudgetDay
+    end_date: BudgetDay
+    baseline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The figure to start from; none: that of as many days before start_date as a checkpoint has."""
+    checkpoint_days: Annotated[int, Field(ge=1, le=366)] = 30
+    """How many days lie between two looks, each at the days since the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The whole rules file. `version` is the file's own; `digest` is of its bytes, so that no two files share a name."""
 
@@ -292,12 +426,18 @@ class Rules:
     harm: Harm = field(default_factory=Harm)
     timing: Timing = field(default_factory=Timing)
     attribution_days: Annotated[float, Field(gt=0, le=365)] = 30
+    experiments: tuple[Experiment, ...] = ()
+    goals: tuple[Goal, ...] = ()
     digest: str = ""
 
     @property
     def name(self) -> str:
         """Version with digest, as decisions record it."""
         return f"{self.version}+{self.digest[:12]}"
+
+    def experiment(self, name: str) -> Experiment | None:
+        """Return the experiment of that name."""
+        return next((experiment for experiment in self.experiments if experiment.name == name), None)
 
     def quiet_hours_of(self, channel: str) -> QuietHours | None:
         """Return the quiet hours of a channel, none where it has none."""
@@ -325,13 +465,36 @@ def parse_rules(text: str, source: str = "rules file") -> Rules:
         raise RulesInvalid([Violation(field="digest", description="is worked out from the file; remove it")], source)
     document["digest"] = hashlib.sha256(text.encode()).hexdigest()
     try:
-        rules = _ADAPTER.validate_python(document)
+        rules = _ADAPTER.validate_python(_with_whole_tables(document))
     except ValidationError as error:
         raise RulesInvalid([_violation(e, document) for e in error.errors()], source) from error
-    violations = _contradictions(rules)
+    violations = _contradictions(rules) + _experiment_contradictions(rules)
     if violations:
         raise RulesInvalid(violations, source)
     return rules
+
+
+def _with_whole_tables(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with each table of a variant laid over the file's own, so that it is checked as a whole."""
+    found = document.get("experiments")
+    if not isinstance(found, list):
+        return document
+
+    def whole(variant: Any) -> Any:
+        if not isinstance(variant, dict):
+            return variant
+        tables = {}
+        for name in VARIANT_TABLES:
+            below, above = document.get(name, {}), variant.get(name)
+            if isinstance(below, dict) and isinstance(above, dict):
+                tables[name] = below | above
+        return variant | tables
+
+    def with_variants(experiment: Any) -> Any:
+        variants = experiment.get("variants") if isinstance(experiment, dict) else None
+        return experiment | {"variants": [whole(v) for v in variants]} if isinstance(variants, list) else experiment
+
+    return document | {"experiments": [with_variants(experiment) for experiment in found]}
 
 
 def read_rules(path: Path) -> Rules:
@@ -445,3 +608,63 @@ def _contradictions(rules: Rules) -> list[Violation]:
     if rules.holdout.share > 0 and not rules.holdout.salt:
         refuse("holdout.salt", "is empty; give the holdout a salt, and keep it as long as the holdout lasts")
     return found
+
+
+def _experiment_contradictions(rules: Rules) -> list[Violation]:
+    """Check experiments and goals by themselves, against the rest of the file, and experiments against each other."""
+    found: list[Violation] = []
+
+    def refuse(key: str, description: str) -> None:
+        found.append(Violation(field=key, description=description))
+
+    below = {(v.field, v.description) for v in _contradictions(rules)}
+    for place, experiment in enumerate(rules.experiments):
+        key = f"experiments[{place}]"
+        if experiment.end_time <= experiment.start_time:
+            refuse(f"{key}.end_time", "is not after start_time")
+        if experiment.layer_range[0] >= experiment.layer_range[1]:
+            refuse(f"{key}.layer_range", "begins where it ends or later; write [from, to], such as [0.0, 0.5]")
+        total = sum(variant.weight for variant in experiment.variants)
+        if abs(total - 1) > _WEIGHT_SLACK:
+            refuse(f"{key}.variants", f"have weights that sum to {total:g}; make it 1")
+        for name, count in Counter(variant.name for variant in experiment.variants).items():
+            if count > 1:
+                refuse(f"{key}.variants", f"{count} variants are named {name!r}; give each a name of its own")
+        metrics = [*experiment.success, *(guardrail.metric for guardrail in experiment.guardrails)]
+        for name, count in Counter(metrics).items():
+            if count > 1:
+                refuse(f"{key}.guardrails", f"{name} is named twice among success and guardrails; name it once")
+        for number, variant in enumerate(experiment.variants):
+            changed = replace(rules, experiments=(), **variant.tables)  # type: ignore[arg-type]  # the fields of these names
+            for violation in _contradictions(changed):
+                if (violation.field, violation.description) not in below:
+                    refuse(f"{key}.variants[{number}].{violation.field}", violation.description)
+    for name, count in Counter(experiment.name for experiment in rules.experiments).items():
+        if count > 1:
+            refuse("experiments", f"{count} experiments are named {name!r}; give each a name of its own")
+    for (first, one), (second, other) in combinations(enumerate(rules.experiments), 2):
+        if one.end_time <= other.start_time or other.end_time <= one.start_time:
+            continue
+        if one.layer == other.layer:
+            if max(one.layer_range[0], other.layer_range[0]) < min(one.layer_range[1], other.layer_range[1]):
+                problem = f"overlaps that of experiments[{first}], {one.name}, in the same layer at the same time; give each a part of its own, or let one end before the other"
+                refuse(f"experiments[{second}].layer_range", problem)
+            continue
+        shared = _changed_tables(one) & _changed_tables(other)
+        if shared:
+            problem = f"and {one.name} of another layer, experiments[{first}], both change {', '.join(sorted(shared))} at the same time; put them into one layer"
+            refuse(f"experiments[{second}]", problem)
+    for place, goal in enumerate(rules.goals):
+        if goal.end_date <= goal.start_date:
+            refuse(f"goals[{place}].end_date", "is not after start_date")
+        if goal.change == 0:
+            refuse(f"goals[{place}].change", "is zero; write by what share it is to change, such as 0.3")
+    for name, count in Counter(goal.name for goal in rules.goals).items():
+        if count > 1:
+            refuse("goals", f"{count} goals are named {name!r}; give each a name of its own")
+    return found
+
+
+def _changed_tables(experiment: Experiment) -> set[str]:
+    bundles = {"bundle" for variant in experiment.variants if variant.bundle}
+    return bundles | {name for variant in experiment.variants for name in variant.tables}

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import structlog
 
 from models.errors import BundleError
+from models.experiments import bundle_sources
 from models.rules import Rules, read_rules
 from service.bundles import BundleHolder
 from service.clock import Clock, RequestClock, SystemClock, ignore
 from service.customers import Customers
 from service.decisions import Decisions
+from service.experiments import Experiments
 from service.learning import Learner
 from service.outcomes import Outcomes
 from service.registry import Registry
@@ -21,6 +23,7 @@ from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, Customer
 from service.settings import Settings
 from service.store.identity import load_keys
 from service.store.store import Store
+from service.variants import VariantBundles
 
 _log = structlog.get_logger(__name__)
 
@@ -50,8 +53,12 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         closing.callback(store.close)
         keys = load_keys(store, settings.database_url, settings.identity_key_file, settings.identity_previous_key_file)
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
-        bundles = BundleHolder(settings.bundle, Registry(settings.mlflow_uri, settings.bundle_cache, token), clock)
+        registry = Registry(settings.mlflow_uri, settings.bundle_cache, token)
+        bundles = BundleHolder(settings.bundle, registry, clock)
         closing.callback(bundles.close)
+        variants = VariantBundles(bundle_sources(rules), registry, clock)
+        closing.callback(variants.close)
+        variants.load()
         try:
             bundles.load()
         except BundleError as error:
@@ -59,7 +66,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         customers = Customers(store, rules, clock, keys)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
-        decisions = Decisions(store, rules, bundles, clock, customers, learner, keys)
+        decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants)
         closing.callback(decisions.close)
         streams = threading.Semaphore(settings.streams)
         server = Server(
@@ -67,7 +74,18 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             ChannelChoiceServicer(decisions, rules, clock, streams, observe),
             OutcomeServicer(Outcomes(store, rules, clock, customers, keys), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
-            AdminServicer(store, rules, clock, customers, bundles, decisions, learner, clock.now()),
+            AdminServicer(
+                store,
+                rules,
+                clock,
+                customers,
+                bundles,
+                decisions,
+                learner,
+                Experiments(store, rules, clock, variants),
+                clock.now(),
+            ),
         )
         bundles.watch(settings.bundle_poll_seconds)
+        variants.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from models.arbitrate import decide_together
+from models.arbitrate import Arm, arm_of, decide_together
 from models.budget import BudgetState
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
-from models.context import ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
-from models.correction import Factors
+from models.context import Assignment, ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
 from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
+from models.experiments import Enrolment, ExperimentState, Standing, assignments, rules_under
 from models.features import NO_SEND
 from models.policies import PER_DECISIONS
 from models.record import context_from_json, from_micros, to_micros
@@ -28,7 +28,8 @@ from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseR
 from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
-from service.store.store import LEDGER, DecisionRow, OutcomeRow, Store, Unit
+from service.store.store import LEDGER, DecisionRow, ExposureRow, History, OutcomeRow, Store, Unit
+from service.variants import VariantBundles
 from service.version import VERSION
 
 _BATCH_THREADS = 32
@@ -69,10 +70,12 @@ class Decisions:
         customers: Customers,
         learner: Learner,
         keys: Keys,
+        variants: VariantBundles,
     ) -> None:
         self._store = store
         self._rules = rules
         self._bundles = bundles
+        self._variants = variants
         self._clock = clock
         self._customers = customers
         self._learner = learner
@@ -148,13 +151,14 @@ class Decisions:
                 place: self._replay(row, requests[place].body) for place, row in enumerate(known) if row is not None
             }
             fresh = [place for place in range(len(requests)) if place not in answers]
-            now, bundle = person.moment, self._bundles.current
+            now, bundle, others = person.moment, self._bundles.current, self._variants.current
             asked = {h for place in fresh for h in hashes[place]}
             resolved = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
 
             def decide_fresh(most: Mapping[str, int]) -> list[_Entry]:
-                contexts = [self._first_context(requests[place], person, now, bundle, most) for place in fresh]
-                decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle)]
+                contexts = [self._first_context(requests[place], person, now, most) for place in fresh]
+                contexts = [self._with_factors(c, arm_of(c, self._rules, bundle, others).bundle) for c in contexts]
+                decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle, others)]
                 return [
                     _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
                     for place, decision in zip(fresh, decisions, strict=True)
@@ -200,12 +204,13 @@ class Decisions:
             last = steps[-1]
             if last.verdict != Verdict.SEND:
                 return self._stored(last, is_replayed=True)
-            bundle = self._bundles.current
-            context = self._next_context(request, steps, person, bundle)
+            context = self._next_context(request, steps, person)
+            arm = arm_of(context, self._rules, self._bundles.current, self._variants.current)
+            context = self._with_factors(context, arm.bundle)
             progress = self._progress(context, steps)
-            end = find_end(context, self._rules, progress)
+            end = find_end(context, arm.rules, progress)
             if end is not None:
-                decision: Decision | None = _stamped(end_cascade(context, self._rules, end))
+                decision: Decision | None = _stamped(end_cascade(context, arm.rules, end))
             else:
                 ready = advance_time(progress)
                 if ready > context.decide_time:
@@ -216,7 +221,7 @@ class Decisions:
                 decision = None
 
             def decide_step(most: Mapping[str, int]) -> list[_Entry]:
-                found = decision or self._decide_step(context, most)
+                found = decision or self._decide_step(context, arm, most)
                 return [_Entry(decision=found, request_id=last.request_id, digest=last.request_digest)]
 
             (entry,), (is_kept,) = self._decide_and_keep(decide_step, person)
@@ -226,9 +231,9 @@ class Decisions:
                     return self._stored(other, is_replayed=True)
             return self._answer(entry.decision, last.request_id)
 
-    def _decide_step(self, context: Context, most: Mapping[str, int]) -> Decision:
+    def _decide_step(self, context: Context, arm: Arm, most: Mapping[str, int]) -> Decision:
         budgets = self._budgets(context.message.campaign, context.decide_time, most)
-        return _stamped(decide(replace(context, budgets=budgets), self._rules, self._bundles.current))
+        return _stamped(decide(replace(context, budgets=budgets), arm.rules, arm.bundle))
 
     def get(self, decision_id: str) -> tuple[list[Answer], list[OutcomeRow]]:
         """Return all steps of a decision and all outcomes reported of it.
@@ -295,6 +300,9 @@ class Decisions:
             for entry, row, is_kept in zip(entries, rows, kept, strict=True):
                 if is_kept:
                     self._keep_effects(work, entry.decision, row)
+            decided = [e.decision.context for e, is_kept in zip(entries, kept, strict=True) if is_kept]
+            for exposure in _first_exposures(decided, person.history, self._rules):
+                work.insert_exposure(exposure)
             return kept
 
         locks = [*person.locks, *([LEDGER] if any(entry.decision.context.budgets for entry in entries) else ())]
@@ -312,25 +320,26 @@ class Decisions:
         adopt_parked(work, [row], self._rules, row.decide_time)
 
     def _first_context(
-        self, request: ChooseRequest, person: Resolved, now: datetime, bundle: Bundle | None, most: Mapping[str, int]
+        self, request: ChooseRequest, person: Resolved, now: datetime, most: Mapping[str, int]
     ) -> Context:
         message = _message(request.message, self._rules, now)
         features = {**person.profile.features, **request.person.features, **request.features}
+        customer = self._customers.state(person, request.person)
         return Context(
             decision_id=new_decision_id(now, request.request_id),
             step=1,
             decide_time=now,
             not_before=max(now, message.earliest_time),
-            customer=self._customers.state(person, request.person),
+            customer=customer,
             message=message,
             options=tuple(_option(channel, person.profile, self._rules) for channel in request.channels),
             seed=make_seed(request.request_id, 1),
             constraints=request.constraints,
             features=features,
             paused=person.history.pauses,
-            factors=self._factors(bundle, now, message.kind, 1, [channel.channel for channel in request.channels]),
             budgets=self._budgets(message.campaign, now, most),
             mode=request.mode,
+            experiments=self._assignments(message, customer, person.history, now),
         )
 
     def _next_context(
@@ -338,7 +347,6 @@ class Decisions:
         request: AdvanceRequest,
         steps: Sequence[DecisionRow],
         person: Resolved,
-        bundle: Bundle | None,
     ) -> Context:
         """Return the context of the next step: that of the first, as things are now."""
         now, profile = person.moment, person.profile
@@ -365,7 +373,6 @@ class Decisions:
             tried=tuple(dict.fromkeys(row.channel for row in steps if row.channel != NO_SEND)),
             overdue=tuple(overdue),
             paused=person.history.pauses,
-            factors=self._factors(bundle, now, first.message.kind, number, options),
             reserved=(),
             budgets=(),
         )
@@ -392,16 +399,55 @@ class Decisions:
         outcomes = self._store.read(lambda reader: reader.list_outcomes(name))
         return deliveries_awaited(outcomes, [c for c in state.contacts if c.decision_id == name], self._rules)
 
-    def _factors(self, bundle: Bundle | None, now: datetime, kind: str, step: int, channels: Iterable[str]) -> Factors:
-        """Return what has been learned since the bundle was trained, as far as the rules let it count."""
-        if bundle is None or not self._rules.policy.correction:
-            return {}
-        return self._learner.factors(bundle.version, now, kind, step, channels)
+    def _with_factors(self, context: Context, bundle: Bundle | None) -> Context:
+        """Return the context with what has been learned since the bundle was trained, as far as the rules let it count."""
+        if bundle is None or not rules_under(self._rules, context.experiments).policy.correction:
+            return replace(context, factors={})
+        channels = [option.channel for option in context.options]
+        kind, now = context.message.kind, context.decide_time
+        return replace(context, factors=self._learner.factors(bundle.version, now, kind, context.step, channels))
+
+    def _assignments(
+        self, message: Message, customer: CustomerState, history: History, now: datetime
+    ) -> tuple[Assignment, ...]:
+        if not self._rules.experiments:
+            return ()
+        known = Enrolment(
+            standings={
+                row.experiment: Standing(state=ExperimentState(row.state), exposure=row.exposure)
+                for row in history.experiments
+            },
+            exposures={
+                name: Assignment(experiment=name, variant=variant, probability=p)
+                for name, variant, p in history.exposures
+            },
+            missing=self._variants.missing,
+        )
+        return assignments(self._rules, customer.key, message, customer.country, now, known)
 
     def _budgets(self, campaign: str, now: datetime, most: Mapping[str, int]) -> tuple[BudgetState, ...]:
         if not self._rules.budgets:
             return ()
         return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most))
+
+
+def _first_exposures(contexts: Iterable[Context], history: History, rules: Rules) -> list[ExposureRow]:
+    """Return the exposures that LIVE decisions make for the first time."""
+    known = {name for name, _, _ in history.exposures}
+    found: dict[str, ExposureRow] = {}
+    for context in contexts:
+        for assigned in context.experiments if context.mode is Mode.LIVE and context.step == 1 else ():
+            if assigned.experiment not in known and assigned.experiment not in found:
+                found[assigned.experiment] = ExposureRow(
+                    experiment=assigned.experiment,
+                    customer_key=context.customer.key,
+                    variant=assigned.variant,
+                    probability=assigned.probability,
+                    expose_time=to_micros(context.decide_time),
+                    decision_id=context.decision_id,
+                    rules_name=rules.name,
+                )
+    return list(found.values())
 
 
 def _stamped(decision: Decision) -> Decision:

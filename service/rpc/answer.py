@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
+from models.experiments import ExperimentState, rules_under
 from models.explain import explain
 from models.record import from_micros
 from models.rules import EVERY, Rules
 from service.budgets import Standing, reservation_of
 from service.decisions import Answer
+from service.experiments import RunExperiment
 from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
 from service.gen.channelchoice.v1 import customer_pb2 as customer_pb
 from service.gen.channelchoice.v1 import decision_pb2 as pb
@@ -28,6 +30,7 @@ _MODES = {m: pb.DecisionMode.Value(f"DECISION_MODE_{m.name}") for m in Mode}
 _CAUSES = {c: pb.DegradedCause.Value(f"DEGRADED_CAUSE_{c.name}") for c in DegradedCause}
 _EVENTS = {e: pb.CascadeEvent.Value(f"CASCADE_EVENT_{e.name}") for e in Event}
 _ENDS = {e: pb.CascadeEnd.Value(f"CASCADE_END_{e.name}") for e in CascadeEnd}
+EXPERIMENT_STATES = {s: admin_pb.ExperimentState.Value(f"EXPERIMENT_STATE_{s.name}") for s in ExperimentState}
 _CATEGORIES = {
     "marketing": message_pb.MESSAGE_CATEGORY_MARKETING,
     "service": message_pb.MESSAGE_CATEGORY_SERVICE,
@@ -46,6 +49,7 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
     """Return a decision as the contract has it, with actions and explanation where all is asked for."""
     decision = answer.decision
     context, choice = decision.context, decision.choice
+    rules = rules_under(rules, context.experiments)
     message = pb.Decision(
         decision_id=context.decision_id,
         request_id=answer.request_id,
@@ -70,6 +74,10 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
         ],
         degraded=[pb.Degraded(cause=_CAUSES[d.cause], detail=d.detail) for d in choice.degraded],
         retry_time=stamp(choice.retry_time) if choice.retry_time else None,
+        experiments=[
+            pb.ExperimentAssignment(experiment=a.experiment, variant=a.variant, probability=a.probability)
+            for a in context.experiments
+        ],
     )
     if choice.verdict is Verdict.SEND and choice.action is not None and choice.slot is not None:
         message.channel = choice.action.channel
@@ -220,3 +228,33 @@ def customer_message(profile: Profile) -> customer_pb.Customer:
         state_of = customer_pb.REACHABILITY_REACHABLE if is_reached else customer_pb.REACHABILITY_UNREACHABLE
         found.reachability.add(channel=channel, state=state_of)
     return found
+
+
+def experiment_message(found: RunExperiment) -> admin_pb.Experiment:
+    """Return an experiment as the contract has it."""
+    experiment = found.experiment
+    return admin_pb.Experiment(
+        experiment=experiment.name,
+        state=EXPERIMENT_STATES[found.state],
+        exposure=found.exposure,
+        start_time=stamp(experiment.start_time),
+        end_time=stamp(experiment.end_time),
+        layer=experiment.layer,
+        variants=[
+            admin_pb.ExperimentVariant(
+                variant=variant.name, weight=variant.weight, customer_count=found.counts.get(variant.name, 0)
+            )
+            for variant in experiment.variants
+        ],
+        mixed_customer_count=found.mixed,
+        changes=[
+            admin_pb.ExperimentChange(
+                change_time=stamp(from_micros(row.change_time)),
+                state=EXPERIMENT_STATES[ExperimentState(row.state)],
+                exposure=experiment.exposure if row.exposure is None else row.exposure,
+                reason=row.reason,
+            )
+            for row in found.changes
+        ],
+        problem=found.problem,
+    )

@@ -9,6 +9,7 @@ import structlog
 
 from models.correction import Correction
 from models.errors import ChannelChoiceError, InvalidInput, NotFound, Violation
+from models.experiments import ExperimentState
 from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.budgets import Standing, settle_expired, standings
@@ -16,6 +17,7 @@ from service.bundles import BundleHolder
 from service.clock import Clock, Observe, ignore
 from service.customers import Customers
 from service.decisions import Decisions
+from service.experiments import Experiments
 from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
 from service.gen.channelchoice.v1 import admin_service_pb2_grpc as admin_grpc
 from service.gen.channelchoice.v1 import channel_choice_service_pb2 as choice_pb
@@ -28,7 +30,16 @@ from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grp
 from service.learning import Learner
 from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
-from service.rpc.answer import budget_message, customer_message, decision_message, money, outcome_message, stamp
+from service.rpc.answer import (
+    EXPERIMENT_STATES,
+    budget_message,
+    customer_message,
+    decision_message,
+    experiment_message,
+    money,
+    outcome_message,
+    stamp,
+)
 from service.rpc.errors import answering, streaming, to_item
 from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
@@ -37,6 +48,10 @@ _log = structlog.get_logger(__name__)
 MAX_BATCH = 500
 MAX_OUTCOMES = 1000
 MAX_CUSTOMERS = 500
+_EXPERIMENT_STATES: dict[int, ExperimentState | None] = {
+    admin_pb.EXPERIMENT_STATE_UNSPECIFIED: None,
+    **{number: state for state, number in EXPERIMENT_STATES.items()},
+}
 _STATUSES = {
     Status.ACCEPTED: outcome_pb.OUTCOME_STATUS_ACCEPTED,
     Status.DUPLICATE: outcome_pb.OUTCOME_STATUS_DUPLICATE,
@@ -259,6 +274,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         bundles: BundleHolder,
         decisions: Decisions,
         learner: Learner,
+        experiments: Experiments,
         start_time: datetime,
     ) -> None:
         self._store = store
@@ -268,6 +284,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         self._bundles = bundles
         self._decisions = decisions
         self._learner = learner
+        self._experiments = experiments
         self._start_time = start_time
 
     @answering
@@ -348,6 +365,33 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         was_paused = self._store.write(lambda unit: unit.delete_pause(channel), [PAUSES])
         _log.info("channel resumed", channel=channel)
         return admin_pb.ResumeChannelResponse(was_paused=was_paused)
+
+    @answering
+    def ListExperiments(  # noqa: N802  # the contract's name
+        self, request: admin_pb.ListExperimentsRequest, context: grpc.ServicerContext
+    ) -> admin_pb.ListExperimentsResponse:
+        check = parse.Checker(self._rules, self._clock.now())
+        name = check.text("experiment", request.experiment, 64)
+        check.finish()
+        return admin_pb.ListExperimentsResponse(experiments=map(experiment_message, self._experiments.list(name)))
+
+    @answering
+    def UpdateExperiment(  # noqa: N802  # the contract's name
+        self, request: admin_pb.UpdateExperimentRequest, context: grpc.ServicerContext
+    ) -> admin_pb.UpdateExperimentResponse:
+        check = parse.Checker(self._rules, self._clock.now())
+        name = check.text("experiment", request.experiment, 64, is_required=True)
+        reason = check.text("reason", request.reason, 512, is_required=True)
+        state = check.choice("state", admin_pb.ExperimentState, _EXPERIMENT_STATES, request.state, None)
+        exposure = request.exposure if request.HasField("exposure") else None
+        if exposure is not None and not 0 <= exposure <= 1:
+            check.refuse("exposure", f"must be in [0, 1], it is {exposure:g}")
+        if state is None and exposure is None:
+            check.refuse("state", "neither state nor exposure is given; give what is to change")
+        check.finish()
+        found = self._experiments.update(name, state, exposure, reason)
+        _log.info("experiment changed", experiment=name, state=found.state, exposure=found.exposure, reason=reason)
+        return admin_pb.UpdateExperimentResponse(experiment=experiment_message(found))
 
 
 def _correction(found: Correction) -> admin_pb.Correction:

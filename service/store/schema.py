@@ -161,6 +161,41 @@ pauses = Table(
     Column("reason", String(512), nullable=False),
 )
 
+exposures = Table(
+    "exposures",
+    metadata,
+    Column("experiment", String(64), primary_key=True, comment="name in the rules file"),
+    Column("customer_key", String(32), primary_key=True, comment="the person, across identities"),
+    Column("variant", String(64), nullable=False),
+    Column("probability", Float, nullable=False, comment="P(variant | exposed), at the exposure"),
+    Column("expose_time", BigInteger, nullable=False, comment="of the first decision that was part of it"),
+    Column("decision_id", _DECISION_ID, nullable=False, comment="that decision"),
+    Column("rules_name", String(80), nullable=False, comment="version and digest of the rules file"),
+    Column("is_mixed", Boolean, nullable=False, comment="whether two profiles of different variants became one"),
+    Index("exposures_by_customer", "customer_key"),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("experiment", String(64), primary_key=True, comment="name in the rules file"),
+    Column("state", String(16), nullable=False, comment="running, paused or stopped"),
+    Column("exposure", Float, nullable=True, comment="share exposed; null: as the rules file says"),
+    comment="how experiments are run at present, where that is not as the rules file says",
+)
+
+experiment_changes = Table(
+    "experiment_changes",
+    metadata,
+    Column("experiment", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, comment="of the experiment's changes, from 1"),
+    Column("change_time", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("exposure", Float, nullable=True),
+    Column("reason", String(512), nullable=False),
+    comment="what operators changed, in order",
+)
+
 facts = Table(
     "facts",
     metadata,

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Dialect,
+    Float,
     Select,
     String,
     Table,
@@ -34,7 +35,7 @@ KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
 
 _d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
 _b, _r, _i, _p = schema.budgets.c, schema.reservations.c, schema.identities.c, schema.customers.c
-_q = schema.requests.c
+_q, _e, _x = schema.requests.c, schema.exposures.c, schema.experiments.c
 
 
 def _select(table: Table) -> Select[Any]:
@@ -52,9 +53,10 @@ def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> ClauseE
     return clause
 
 
-def _part(kind: str, texts: Iterable[Any] = (), numbers: Iterable[Any] = ()) -> Select[Any]:
-    """Return a select of one kind of row in the columns that all parts of a union have: a kind, five texts, three numbers."""
+def _part(kind: str, texts: Iterable[Any] = (), numbers: Iterable[Any] = (), share: Any = None) -> Select[Any]:
+    """Return a select of one kind of row in the columns that all parts of a union have: a kind, five texts, three numbers, a float."""
     found = [*texts, *[cast(null(), String)] * 5][:5] + [*numbers, *[cast(null(), BigInteger)] * 3][:3]
+    found.append(cast(null(), Float) if share is None else share)
     named = [column.label(f"part_{place}") for place, column in enumerate(found)]
     return select(literal_column(f"'{kind}'").label("kind"), *named)
 
@@ -88,6 +90,8 @@ _HISTORY = union_all(
     ),
     select(*_activity.c),
     _part("pause", [schema.pauses.c.channel]),
+    _part("exposure", [_e.experiment, _e.variant], share=_e.probability).where(_e.customer_key == _of_person),
+    _part("experiment", [_x.experiment, _x.state], share=_x.exposure),
 )
 """All that a decision is made from, as it is at one moment."""
 
@@ -163,6 +167,18 @@ _READS: dict[str, ClauseElement] = {
     "list_expired": _select(schema.reservations)
     .where(_r.reserved_micros > literal_column("0"), _r.expire_time <= bindparam("now"))
     .order_by(_r.expire_time, _r.decision_id, _r.step, _r.budget),
+    "list_exposures": _select(schema.exposures)
+    .where(_e.customer_key == bindparam("customer_key"))
+    .order_by(_e.experiment),
+    "count_exposures": select(_e.experiment, _e.variant, func.count())
+    .where(~_e.is_mixed)
+    .group_by(_e.experiment, _e.variant)
+    .order_by(_e.experiment, _e.variant),
+    "count_mixed": select(_e.experiment, func.count()).where(_e.is_mixed).group_by(_e.experiment),
+    "list_experiments": _select(schema.experiments).order_by(_x.experiment),
+    "list_experiment_changes": _select(schema.experiment_changes)
+    .where(schema.experiment_changes.c.experiment == bindparam("experiment"))
+    .order_by(schema.experiment_changes.c.number),
     "find_fact": select(schema.facts.c.value).where(schema.facts.c.name == bindparam("name")),
 }
 
@@ -172,6 +188,12 @@ _WRITES: dict[str, ClauseElement] = {
     "insert_contact": schema.contacts.insert(),
     "insert_reservation": schema.reservations.insert(),
     "insert_pause": schema.pauses.insert(),
+    "insert_exposure": schema.exposures.insert(),
+    "delete_exposures": schema.exposures.delete().where(_e.customer_key == bindparam("customer_key")),
+    "move_exposures": _update(schema.exposures, ["customer_key"], ["customer_key"]),
+    "insert_experiment": schema.experiments.insert(),
+    "delete_experiment": schema.experiments.delete().where(_x.experiment == bindparam("experiment")),
+    "insert_experiment_change": schema.experiment_changes.insert(),
     "delete_statistics": schema.statistics.delete().where(_s.hour < bindparam("before_hour")),
     "delete_pause": schema.pauses.delete().where(schema.pauses.c.channel == bindparam("channel")),
     "delete_customer": schema.customers.delete().where(_p.customer_key == bindparam("customer_key")),

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
 from models.correction import Cell, Sums
@@ -97,6 +97,41 @@ class PauseRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureRow:
+    """The first exposure of a person to an experiment; the columns are those of schema.exposures."""
+
+    experiment: str
+    customer_key: str
+    variant: str
+    probability: float
+    expose_time: int
+    decision_id: str
+    rules_name: str
+    is_mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentRow:
+    """How an experiment is run; the columns are those of schema.experiments."""
+
+    experiment: str
+    state: str
+    exposure: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentChangeRow:
+    """What an operator changed of an experiment; the columns are those of schema.experiment_changes."""
+
+    experiment: str
+    number: int
+    change_time: int
+    state: str
+    exposure: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRow:
     """A budget in one period; the columns are those of schema.budgets."""
 
@@ -154,6 +189,13 @@ class History:
     """(type, time, decision, step) of the latest things that they did, the newest first."""
     pauses: tuple[str, ...] = ()
     """Channels that are paused."""
+    exposures: tuple[tuple[str, str, float], ...] = ()
+    """(experiment, variant, probability) of their first exposure to each."""
+    experiments: tuple[ExperimentRow, ...] = ()
+    """How experiments are run, where that is not as the rules say."""
+
+
+_HISTORY_PARTS = ("customer", "contact", "order", "activity", "pause", "exposure", "experiment")
 
 
 def _names(row: Any) -> tuple[str, ...]:
@@ -211,7 +253,7 @@ class Reader:
 
     def find_history(self, customer_key: str, since: Since, until: int) -> History:
         """Return all that a decision about a customer is made from, in one query and so as it was at one moment."""
-        parts: dict[str, list[Any]] = {kind: [] for kind in ("customer", "contact", "order", "activity", "pause")}
+        parts: dict[str, list[Any]] = {kind: [] for kind in _HISTORY_PARTS}
         asked = {"customer_key": customer_key, "until": until, "is_open": True, **_values(since)}
         for row in self._cursor.rows("find_history", asked):
             parts[row[0]].append(row[1:])
@@ -236,6 +278,10 @@ class Reader:
             orders=tuple(sorted(row[5] for row in parts["order"])),
             activity=tuple((row[1], row[6], row[0], row[5]) for row in activity),
             pauses=tuple(sorted(row[0] for row in parts["pause"])),
+            exposures=tuple(sorted((row[0], row[1], row[8]) for row in parts["exposure"])),
+            experiments=tuple(
+                ExperimentRow(experiment=row[0], state=row[1], exposure=row[8]) for row in sorted(parts["experiment"])
+            ),
         )
 
     def find_contact(self, decision_id: str, step: int) -> ContactRow | None:
@@ -287,6 +333,30 @@ class Reader:
         row = self._row("find_budget", budget=budget, period_start=period_start)
         return None if row is None else BudgetRow(**dict(zip(_names(BudgetRow), row, strict=True)))
 
+    def list_exposures(self, customer_key: str) -> list[ExposureRow]:
+        """Return a person's first exposure to each experiment."""
+        rows = self._rows("list_exposures", customer_key=customer_key)
+        found = [dict(zip(_names(ExposureRow), row, strict=True)) for row in rows]
+        return [ExposureRow(**values | {"is_mixed": bool(values["is_mixed"])}) for values in found]
+
+    def count_exposures(self) -> dict[tuple[str, str], int]:
+        """Return how many people were exposed to each (experiment, variant), those of two variants left out."""
+        return {(row[0], row[1]): int(row[2]) for row in self._rows("count_exposures")}
+
+    def count_mixed(self) -> dict[str, int]:
+        """Return how many people of each experiment were exposed to two variants, before it was known that they are one."""
+        return {row[0]: int(row[1]) for row in self._rows("count_mixed")}
+
+    def list_experiments(self) -> list[ExperimentRow]:
+        """Return how experiments are run, where that is not as the rules say."""
+        rows = self._rows("list_experiments")
+        return [ExperimentRow(**dict(zip(_names(ExperimentRow), row, strict=True))) for row in rows]
+
+    def list_experiment_changes(self, experiment: str) -> list[ExperimentChangeRow]:
+        """Return what operators changed of an experiment, in order."""
+        rows = self._rows("list_experiment_changes", experiment=experiment)
+        return [ExperimentChangeRow(**dict(zip(_names(ExperimentChangeRow), row, strict=True))) for row in rows]
+
     def list_reservations(self, decision_id: str, step: int) -> list[ReservationRow]:
         rows = self._rows("list_reservations", decision_id=decision_id, step=step)
         return [ReservationRow(**dict(zip(_names(ReservationRow), row, strict=True))) for row in rows]
@@ -337,6 +407,24 @@ class Unit(Reader):
 
     def insert_contact(self, row: ContactRow) -> None:
         self._cursor.insert("insert_contact", _values(row))
+
+    def insert_exposure(self, row: ExposureRow) -> None:
+        self._cursor.insert("insert_exposure", _values(row))
+
+    def change_experiment(self, row: ExperimentRow, moment: int, reason: str) -> None:
+        """Run an experiment like this from now on, and write down that it was changed."""
+        self._run("delete_experiment", {"experiment": row.experiment})
+        self._run("insert_experiment", _values(row))
+        number = len(self.list_experiment_changes(row.experiment)) + 1
+        change = ExperimentChangeRow(
+            experiment=row.experiment,
+            number=number,
+            change_time=moment,
+            state=row.state,
+            exposure=row.exposure,
+            reason=reason,
+        )
+        self._run("insert_experiment_change", _values(change))
 
     def add_budget(self, row: BudgetRow) -> None:
         """Add these amounts to a budget's period, which begins with them where it is not there, and set its price."""
@@ -415,6 +503,7 @@ class Unit(Reader):
     def merge_customers(self, winner: str, losers: Sequence[str], moment: int) -> None:
         """Give everything of some customers to one, whose own profile goes over theirs."""
         profile = self.find_profile(winner) or Profile()
+        self._merge_exposures(winner, losers)
         for loser in losers:
             profile = (self.find_profile(loser) or Profile()).updated(profile)
             for table in KEYED:
@@ -422,6 +511,19 @@ class Unit(Reader):
             self._run("delete_customer", {"customer_key": loser})
         self.update_profile(winner, profile, moment)
         self.touch_customer(winner)
+
+    def _merge_exposures(self, winner: str, losers: Sequence[str]) -> None:
+        """Keep the first exposure to each experiment, and say where variants differ."""
+        found: dict[str, ExposureRow] = {}
+        rows = [row for key in (winner, *losers) for row in self.list_exposures(key)]
+        for row in sorted(rows, key=lambda row: (row.expose_time, row.decision_id)):
+            first = found.setdefault(row.experiment, replace(row, customer_key=winner))
+            is_mixed = first.is_mixed or row.is_mixed or first.variant != row.variant
+            found[row.experiment] = replace(first, is_mixed=is_mixed)
+        for key in (winner, *losers) if rows else ():
+            self._run("delete_exposures", {"customer_key": key})
+        for kept in found.values():
+            self.insert_exposure(kept)
 
     def erase_customer(self, customer_key: str, new_key: str) -> int:
         """Delete a person and take out of the log what tells of them; return how many rows were deleted or changed.
@@ -434,6 +536,7 @@ class Unit(Reader):
             self._run("erase_requests", mine)
             + self._run("erase_decisions", moved | {"is_trainable": False})
             + self._run("erase_outcomes", moved)
+            + self._run("move_exposures", {"key_customer_key": customer_key, "new_customer_key": new_key})
             + self._run("delete_contacts", mine)
             + self._run("delete_identities", mine)
             + self._run("delete_customer", mine)
@@ -484,6 +587,7 @@ _KEY_FACT = "identity_key"
 LEDGER = lock_key("table", "budgets")
 """Under which budgets and reservations may be written."""
 PAUSES = lock_key("table", "pauses")
+EXPERIMENTS = lock_key("table", "experiments")
 
 
 class Store:

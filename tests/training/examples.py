@@ -23,6 +23,7 @@ from models.context import (
     Mode,
 )
 from models.decide import make_seed
+from models.experiments import bundle_sources
 from models.features import NO_SEND, Action, Column
 from models.rules import Rules, parse_rules
 from models.sms import TextSize
@@ -36,6 +37,7 @@ from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, 
 from service.store.identity import Keys
 from service.store.rows import new_decision_id
 from service.store.store import Store
+from service.variants import VariantBundles
 from tests.service.served import MovedClock, connected
 from training.dataset import Dataset
 from training.fit import Fitted, save
@@ -195,14 +197,17 @@ def in_process(
     url = f"sqlite:///{folder / 'served.db'}"
     moved = clock or MovedClock()
     store = Store(url)
-    bundles = BundleHolder(bundle, Registry("sqlite:///unused", folder / "cache"), moved)
+    registry, keys = Registry("sqlite:///unused", folder / "cache"), Keys(current=KEY)
+    bundles = BundleHolder(bundle, registry, moved)
     bundles.load()
-    customers = Customers(store, rules, moved, Keys(current=KEY))
-    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), Keys(current=KEY))
+    variants = VariantBundles(bundle_sources(rules), registry, moved)
+    variants.load()
+    customers = Customers(store, rules, moved, keys)
+    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), keys, variants)
     try:
         yield InProcess(
             decisions=decisions,
-            outcomes=Outcomes(store, rules, moved, customers, Keys(current=KEY)),
+            outcomes=Outcomes(store, rules, moved, customers, keys),
             bundles=bundles,
             clock=moved,
             url=url,

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ExperimentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExperimentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExperimentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPERIMENT_STATE_UNSPECIFIED: _ExperimentState.ValueType  # 0
+    """Not said."""
+    EXPERIMENT_STATE_RUNNING: _ExperimentState.ValueType  # 1
+    """Customers are drawn and decided by their variants, between start_time and end_time."""
+    EXPERIMENT_STATE_PAUSED: _ExperimentState.ValueType  # 2
+    """Nobody is decided by a variant until it runs again; those who were exposed keep their variants."""
+    EXPERIMENT_STATE_STOPPED: _ExperimentState.ValueType  # 3
+    """As paused, for good. Outcomes that come later count in its report."""
+
+class ExperimentState(_ExperimentState, metaclass=_ExperimentStateEnumTypeWrapper):
+    """How an experiment is run."""
+
+EXPERIMENT_STATE_UNSPECIFIED: ExperimentState.ValueType  # 0
+"""Not said."""
+EXPERIMENT_STATE_RUNNING: ExperimentState.ValueType  # 1
+"""Customers are drawn and decided by their variants, between start_time and end_time."""
+EXPERIMENT_STATE_PAUSED: ExperimentState.ValueType  # 2
+"""Nobody is decided by a variant until it runs again; those who were exposed keep their variants."""
+EXPERIMENT_STATE_STOPPED: ExperimentState.ValueType  # 3
+"""As paused, for good. Outcomes that come later count in its report."""
+Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
 
 @_typing.final
 class GetServingStatusRequest(_message.Message):
@@ -449,3 +478,241 @@ class ResumeChannelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeChannelResponse: _TypeAlias = ResumeChannelResponse  # noqa: Y015
+
+@_typing.final
+class ExperimentVariant(_message.Message):
+    """One variant of an experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """Name in the rules file."""
+    weight: _builtins.float
+    """P(variant | exposed), in (0, 1)."""
+    customer_count: _builtins.int
+    """How many customers were exposed to it so far."""
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        customer_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_count", b"customer_count", "variant", b"variant", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentVariant: _TypeAlias = ExperimentVariant  # noqa: Y015
+
+@_typing.final
+class ExperimentChange(_message.Message):
+    """A change that an operator made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPOSURE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    state: Global___ExperimentState.ValueType
+    """How it was run from then on."""
+    exposure: _builtins.float
+    """The share exposed from then on, in [0, 1]."""
+    reason: _builtins.str
+    """Why, as given."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___ExperimentState.ValueType = ...,
+        exposure: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "exposure", b"exposure", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentChange: _TypeAlias = ExperimentChange  # noqa: Y015
+
+@_typing.final
+class Experiment(_message.Message):
+    """An experiment of the rules file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPOSURE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    MIXED_CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """Name in the rules file."""
+    state: Global___ExperimentState.ValueType
+    """How it is run."""
+    exposure: _builtins.float
+    """The share of its part of the layer that is exposed, in [0, 1]."""
+    layer: _builtins.str
+    """Layer: experiments of one layer share no customer."""
+    mixed_customer_count: _builtins.int
+    """Customers who were exposed to two variants before it was known that they are one person; reports leave them out."""
+    problem: _builtins.str
+    """Why it does not run although it is to: a bundle of a variant that does not load. Empty where nothing is wrong."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Begin; nobody is exposed before."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End; nobody is decided by a variant from then on."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentVariant]:
+        """Variants, the control first."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentChange]:
+        """What was changed while it ran, in order."""
+
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+        state: Global___ExperimentState.ValueType = ...,
+        exposure: _builtins.float = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        layer: _builtins.str = ...,
+        variants: _abc.Iterable[Global___ExperimentVariant] | None = ...,
+        mixed_customer_count: _builtins.int = ...,
+        changes: _abc.Iterable[Global___ExperimentChange] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "end_time", b"end_time", "experiment", b"experiment", "exposure", b"exposure", "layer", b"layer", "mixed_customer_count", b"mixed_customer_count", "problem", b"problem", "start_time", b"start_time", "state", b"state", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class ListExperimentsRequest(_message.Message):
+    """Request of ListExperiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """Only this experiment, up to 64 characters. Empty: all."""
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsRequest: _TypeAlias = ListExperimentsRequest  # noqa: Y015
+
+@_typing.final
+class ListExperimentsResponse(_message.Message):
+    """Answer of ListExperiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]:
+        """In the order of the rules file."""
+
+    def __init__(
+        self,
+        *,
+        experiments: _abc.Iterable[Global___Experiment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsResponse: _TypeAlias = ListExperimentsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateExperimentRequest(_message.Message):
+    """Request of UpdateExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPOSURE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """Name in the rules file. Required."""
+    state: Global___ExperimentState.ValueType
+    """How to run it. Unspecified: as before. A stopped experiment stays stopped."""
+    exposure: _builtins.float
+    """The share to expose, in [0, 1]. Unset: as before. A smaller share takes nobody out who is in."""
+    reason: _builtins.str
+    """Why, up to 512 characters. Required."""
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+        state: Global___ExperimentState.ValueType = ...,
+        exposure: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exposure", b"_exposure", "exposure", b"exposure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exposure", b"_exposure", "experiment", b"experiment", "exposure", b"exposure", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exposure: _TypeAlias = _typing.Literal["exposure"]  # noqa: Y015
+    _WhichOneofArgType__exposure: _TypeAlias = _typing.Literal["_exposure", b"_exposure"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exposure) -> _WhichOneofReturnType__exposure | None: ...
+
+Global___UpdateExperimentRequest: _TypeAlias = UpdateExperimentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateExperimentResponse(_message.Message):
+    """Answer of UpdateExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> Global___Experiment:
+        """The experiment as it is run now."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateExperimentResponse: _TypeAlias = UpdateExperimentResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class AdminServiceStub:
                 request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelRequest.SerializeToString,
                 response_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelResponse.FromString,
                 _registered_method=True)
+        self.ListExperiments = channel.unary_unary(
+                '/channelchoice.v1.AdminService/ListExperiments',
+                request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.UpdateExperiment = channel.unary_unary(
+                '/channelchoice.v1.AdminService/UpdateExperiment',
+                request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentRequest.SerializeToString,
+                response_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -101,6 +111,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExperiments(self, request, context):
+        """Reads the experiments of the rules file: how they are run, and how many customers take part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateExperiment(self, request, context):
+        """Pauses, resumes or stops an experiment, or changes what share of its customers is exposed; every replica follows with its next decision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +152,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeChannel,
                     request_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelRequest.FromString,
                     response_serializer=channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelResponse.SerializeToString,
+            ),
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
+                    request_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'UpdateExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateExperiment,
+                    request_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentRequest.FromString,
+                    response_serializer=channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +300,60 @@ class AdminService:
             '/channelchoice.v1.AdminService/ResumeChannel',
             channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelRequest.SerializeToString,
             channelchoice_dot_v1_dot_admin__service__pb2.ResumeChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperiments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/channelchoice.v1.AdminService/ListExperiments',
+            channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsRequest.SerializeToString,
+            channelchoice_dot_v1_dot_admin__service__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/channelchoice.v1.AdminService/UpdateExperiment',
+            channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentRequest.SerializeToString,
+            channelchoice_dot_v1_dot_admin__service__pb2.UpdateExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class AdminServiceStub:
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]
     """Ends a pause."""
+    ListExperiments: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListExperimentsRequest, _admin_service_pb2.ListExperimentsResponse]
+    """Reads the experiments of the rules file: how they are run, and how many customers take part."""
+    UpdateExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateExperimentRequest, _admin_service_pb2.UpdateExperimentResponse]
+    """Pauses, resumes or stops an experiment, or changes what share of its customers is exposed; every replica follows with its next decision."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -59,6 +63,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]  # type: ignore[assignment]
     """Ends a pause."""
+    ListExperiments: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListExperimentsRequest, _admin_service_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    """Reads the experiments of the rules file: how they are run, and how many customers take part."""
+    UpdateExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateExperimentRequest, _admin_service_pb2.UpdateExperimentResponse]  # type: ignore[assignment]
+    """Pauses, resumes or stops an experiment, or changes what share of its customers is exposed; every replica follows with its next decision."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators. Needs the admin permission."""
@@ -102,5 +110,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ResumeChannelResponse, _abc.Awaitable[_admin_service_pb2.ResumeChannelResponse]]:
         """Ends a pause."""
+
+    @_abc_1.abstractmethod
+    def ListExperiments(
+        self,
+        request: _admin_service_pb2.ListExperimentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListExperimentsResponse, _abc.Awaitable[_admin_service_pb2.ListExperimentsResponse]]:
+        """Reads the experiments of the rules file: how they are run, and how many customers take part."""
+
+    @_abc_1.abstractmethod
+    def UpdateExperiment(
+        self,
+        request: _admin_service_pb2.UpdateExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateExperimentResponse, _abc.Awaitable[_admin_service_pb2.UpdateExperimentResponse]]:
+        """Pauses, resumes or stops an experiment, or changes what share of its customers is exposed; every replica follows with its next decision."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

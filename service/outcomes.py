@@ -122,6 +122,7 @@ class Outcomes:
             status=Status.ACCEPTED if not outcome.decision_id else Status.PARKED,
             value_micros=outcome.value_micros,
             cost_micros=outcome.cost_micros,
+            revenue_micros=outcome.revenue_micros,
             machine_generated=outcome.machine_generated,
             csat=outcome.csat,
             nps=outcome.nps,

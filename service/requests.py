@@ -88,6 +88,7 @@ class ReportedOutcome:
     csat: int | None
     nps: int | None
     person: Person | None
+    revenue_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

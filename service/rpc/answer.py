@@ -199,6 +199,7 @@ def outcome_message(row: OutcomeRow, rules: Rules) -> outcome_pb.Outcome:
         machine_generated=row.machine_generated,
         value=None if row.value_micros is None else money(row.value_micros, rules),
         actual_cost=None if row.cost_micros is None else money(row.cost_micros, rules),
+        revenue=None if row.revenue_micros is None else money(row.revenue_micros, rules),
     )
     if row.csat is not None:
         found.survey.csat = row.csat

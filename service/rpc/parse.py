@@ -384,6 +384,8 @@ def parse_outcome(outcome: outcome_pb.Outcome, rules: Rules, now: datetime) -> R
         check.refuse("decision_id", "is required unless customer is given")
     if outcome.HasField("value") and kind not in _PURCHASES:
         check.refuse("value", "belongs to ORDER, STORE_PURCHASE and RETURN alone")
+    if outcome.HasField("revenue") and kind not in _PURCHASES:
+        check.refuse("revenue", "belongs to ORDER, STORE_PURCHASE and RETURN alone")
     if outcome.HasField("actual_cost") and kind not in ("sent", "undelivered"):
         check.refuse("actual_cost", "belongs to SENT and UNDELIVERED alone")
     if kind == "survey" and not (outcome.survey.csat or outcome.survey.HasField("nps")):
@@ -398,6 +400,7 @@ def parse_outcome(outcome: outcome_pb.Outcome, rules: Rules, now: datetime) -> R
         occur_time=occur or now,
         value_micros=check.money("value", outcome, "value"),
         cost_micros=check.money("actual_cost", outcome, "actual_cost"),
+        revenue_micros=check.money("revenue", outcome, "revenue"),
         machine_generated=outcome.machine_generated,
         csat=check.whole("survey.csat", outcome.survey.csat, 0, 5) or None,
         nps=None if nps is None else check.whole("survey.nps", nps, 0, 10),

@@ -67,6 +67,7 @@ outcomes = Table(
     Column("machine_generated", Boolean, nullable=False),
     Column("csat", Integer, nullable=True),
     Column("nps", Integer, nullable=True),
+    Column("revenue_micros", BigInteger, nullable=True, comment="what was paid for an order, or given back"),
     Index("outcomes_by_decision", "decision_id", "step"),
     Index("outcomes_by_customer", "customer_key", "occur_time"),
 )

@@ -70,6 +70,7 @@ class OutcomeRow:
     machine_generated: bool
     csat: int | None
     nps: int | None
+    revenue_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

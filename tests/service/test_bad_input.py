@@ -28,6 +28,7 @@ from service.gen.channelchoice.v1.message_pb2 import MESSAGE_CATEGORY_UNSPECIFIE
 from service.gen.channelchoice.v1.money_pb2 import Money
 from service.gen.channelchoice.v1.outcome_pb2 import (
     OUTCOME_STATUS_REJECTED,
+    OUTCOME_TYPE_CLICKED,
     OUTCOME_TYPE_ORDER,
     OUTCOME_TYPE_SENT,
     OUTCOME_TYPE_SURVEY,
@@ -514,6 +515,14 @@ OUTCOME_CHANGES: dict[str, tuple[Callable[[Outcome], object], set[str]]] = {
         {"occur_time"},
     ),
     "value of a send": (lambda o: o.value.CopyFrom(rubles(1)), {"value"}),
+    "negative revenue": (
+        in_turn(lambda o: set_value(o, "type", OUTCOME_TYPE_ORDER), lambda o: o.revenue.CopyFrom(rubles(-1))),
+        {"revenue.micros"},
+    ),
+    "revenue of a click": (
+        in_turn(lambda o: set_value(o, "type", OUTCOME_TYPE_CLICKED), lambda o: o.revenue.CopyFrom(rubles(1))),
+        {"revenue"},
+    ),
     "negative cost": (lambda o: o.actual_cost.CopyFrom(rubles(-1)), {"actual_cost.micros"}),
     "cost in another currency": (
         lambda o: o.actual_cost.CopyFrom(Money(micros=1, currency="USD")),

@@ -324,3 +324,16 @@ def test_concurrent_duplicates_of_an_event_are_stored_once(service: Served) -> N
         statuses = [status for (status,) in pool.map(service.statuses, [event] * 16)]
 
     assert sorted(statuses) == ["ACCEPTED"] + ["DUPLICATE"] * 15
+
+
+def test_revenue_is_kept_beside_margin(service: Served) -> None:
+    """What was paid for an order is stored and shown; where nobody says it, nothing is made up."""
+    decision = service.decide(choose_request())
+    told = outcome("told", OUTCOME_TYPE_ORDER, decision_id=decision.decision_id)
+    told.value.CopyFrom(rubles(300))
+    told.revenue.CopyFrom(rubles(1200))
+    service.report(told, outcome("untold", OUTCOME_TYPE_ORDER, decision_id=decision.decision_id))
+
+    shown = {o.event_id: o for o in service.get(decision.decision_id).outcomes}
+    assert (shown["told"].value, shown["told"].revenue) == (rubles(300), rubles(1200))
+    assert not shown["untold"].HasField("revenue")

@@ -28,7 +28,7 @@ from service.gen.channelchoice.v1 import status_pb2 as channelchoice_dot_v1_dot_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hannelchoice/v1/outcome.proto\x12\x10\x63hannelchoice.v1\x1a\x1f\x63hannelchoice/v1/customer.proto\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1d\x63hannelchoice/v1/status.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x02\n\x07Outcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12+\n\x04type\x18\x04 \x01(\x0e\x32\x1d.channelchoice.v1.OutcomeType\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05value\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12,\n\x0b\x61\x63tual_cost\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x19\n\x11machine_generated\x18\x08 \x01(\x08\x12-\n\x06survey\x18\t \x01(\x0b\x32\x1d.channelchoice.v1.SurveyScore\x12/\n\x08\x63ustomer\x18\n \x01(\x0b\x32\x1d.channelchoice.v1.CustomerRef\"5\n\x0bSurveyScore\x12\x0c\n\x04\x63sat\x18\x01 \x01(\x05\x12\x10\n\x03nps\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x06\n\x04_nps\"\x7f\n\rOutcomeResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.channelchoice.v1.OutcomeStatus\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.channelchoice.v1.ItemStatus*\x9e\x03\n\x0bOutcomeType\x12\x1c\n\x18OUTCOME_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_TYPE_SENT\x10\x01\x12\x19\n\x15OUTCOME_TYPE_NOT_SENT\x10\x02\x12\x1a\n\x16OUTCOME_TYPE_DELIVERED\x10\x03\x12\x1c\n\x18OUTCOME_TYPE_UNDELIVERED\x10\x04\x12\x15\n\x11OUTCOME_TYPE_SEEN\x10\x05\x12\x17\n\x13OUTCOME_TYPE_OPENED\x10\x06\x12\x18\n\x14OUTCOME_TYPE_CLICKED\x10\x07\x12\x16\n\x12OUTCOME_TYPE_ORDER\x10\x08\x12\x1f\n\x1bOUTCOME_TYPE_STORE_PURCHASE\x10\t\x12\x17\n\x13OUTCOME_TYPE_RETURN\x10\n\x12\x1c\n\x18OUTCOME_TYPE_UNSUBSCRIBE\x10\x0b\x12\x1a\n\x16OUTCOME_TYPE_COMPLAINT\x10\x0c\x12\x17\n\x13OUTCOME_TYPE_SURVEY\x10\r\x12\x16\n\x12OUTCOME_TYPE_VISIT\x10\x0e*\xbb\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATUS_ACCEPTED\x10\x01\x12\x1c\n\x18OUTCOME_STATUS_DUPLICATE\x10\x02\x12\x17\n\x13OUTCOME_STATUS_LATE\x10\x03\x12\x19\n\x15OUTCOME_STATUS_PARKED\x10\x04\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x05\x42$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hannelchoice/v1/outcome.proto\x12\x10\x63hannelchoice.v1\x1a\x1f\x63hannelchoice/v1/customer.proto\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1d\x63hannelchoice/v1/status.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x03\n\x07Outcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12+\n\x04type\x18\x04 \x01(\x0e\x32\x1d.channelchoice.v1.OutcomeType\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05value\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12,\n\x0b\x61\x63tual_cost\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x19\n\x11machine_generated\x18\x08 \x01(\x08\x12-\n\x06survey\x18\t \x01(\x0b\x32\x1d.channelchoice.v1.SurveyScore\x12/\n\x08\x63ustomer\x18\n \x01(\x0b\x32\x1d.channelchoice.v1.CustomerRef\x12(\n\x07revenue\x18\x0b \x01(\x0b\x32\x17.channelchoice.v1.Money\"5\n\x0bSurveyScore\x12\x0c\n\x04\x63sat\x18\x01 \x01(\x05\x12\x10\n\x03nps\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x06\n\x04_nps\"\x7f\n\rOutcomeResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.channelchoice.v1.OutcomeStatus\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.channelchoice.v1.ItemStatus*\x9e\x03\n\x0bOutcomeType\x12\x1c\n\x18OUTCOME_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_TYPE_SENT\x10\x01\x12\x19\n\x15OUTCOME_TYPE_NOT_SENT\x10\x02\x12\x1a\n\x16OUTCOME_TYPE_DELIVERED\x10\x03\x12\x1c\n\x18OUTCOME_TYPE_UNDELIVERED\x10\x04\x12\x15\n\x11OUTCOME_TYPE_SEEN\x10\x05\x12\x17\n\x13OUTCOME_TYPE_OPENED\x10\x06\x12\x18\n\x14OUTCOME_TYPE_CLICKED\x10\x07\x12\x16\n\x12OUTCOME_TYPE_ORDER\x10\x08\x12\x1f\n\x1bOUTCOME_TYPE_STORE_PURCHASE\x10\t\x12\x17\n\x13OUTCOME_TYPE_RETURN\x10\n\x12\x1c\n\x18OUTCOME_TYPE_UNSUBSCRIBE\x10\x0b\x12\x1a\n\x16OUTCOME_TYPE_COMPLAINT\x10\x0c\x12\x17\n\x13OUTCOME_TYPE_SURVEY\x10\r\x12\x16\n\x12OUTCOME_TYPE_VISIT\x10\x0e*\xbb\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATUS_ACCEPTED\x10\x01\x12\x1c\n\x18OUTCOME_STATUS_DUPLICATE\x10\x02\x12\x17\n\x13OUTCOME_STATUS_LATE\x10\x03\x12\x19\n\x15OUTCOME_STATUS_PARKED\x10\x04\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x05\x42$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'channelchoice.v1.outcome_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'P\001Z channelchoice/v1;channelchoicev1'
-  _globals['_OUTCOMETYPE']._serialized_start=731
-  _globals['_OUTCOMETYPE']._serialized_end=1145
-  _globals['_OUTCOMESTATUS']._serialized_start=1148
-  _globals['_OUTCOMESTATUS']._serialized_end=1335
+  _globals['_OUTCOMETYPE']._serialized_start=773
+  _globals['_OUTCOMETYPE']._serialized_end=1187
+  _globals['_OUTCOMESTATUS']._serialized_start=1190
+  _globals['_OUTCOMESTATUS']._serialized_end=1377
   _globals['_OUTCOME']._serialized_start=180
-  _globals['_OUTCOME']._serialized_end=544
-  _globals['_SURVEYSCORE']._serialized_start=546
-  _globals['_SURVEYSCORE']._serialized_end=599
-  _globals['_OUTCOMERESULT']._serialized_start=601
-  _globals['_OUTCOMERESULT']._serialized_end=728
+  _globals['_OUTCOME']._serialized_end=586
+  _globals['_SURVEYSCORE']._serialized_start=588
+  _globals['_SURVEYSCORE']._serialized_end=641
+  _globals['_OUTCOMERESULT']._serialized_start=643
+  _globals['_OUTCOMERESULT']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

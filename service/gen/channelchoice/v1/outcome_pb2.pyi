@@ -145,6 +145,7 @@ class Outcome(_message.Message):
     MACHINE_GENERATED_FIELD_NUMBER: _builtins.int
     SURVEY_FIELD_NUMBER: _builtins.int
     CUSTOMER_FIELD_NUMBER: _builtins.int
+    REVENUE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The caller's id of the event, 1 to 128 characters: the idempotency key. Required."""
     decision_id: _builtins.str
@@ -175,6 +176,10 @@ class Outcome(_message.Message):
     def customer(self) -> _customer_pb2.CustomerRef:
         """For what happened without a decision, such as an organic order: whose it is. Required unless decision_id is given."""
 
+    @_builtins.property
+    def revenue(self) -> _money_pb2.Money:
+        """For ORDER, STORE_PURCHASE and RETURN: what the customer paid, or got back. Not negative. Reports show it; decisions go by value."""
+
     def __init__(
         self,
         *,
@@ -188,10 +193,11 @@ class Outcome(_message.Message):
         machine_generated: _builtins.bool = ...,
         survey: Global___SurveyScore | None = ...,
         customer: _customer_pb2.CustomerRef | None = ...,
+        revenue: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actual_cost", b"actual_cost", "customer", b"customer", "occur_time", b"occur_time", "survey", b"survey", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actual_cost", b"actual_cost", "customer", b"customer", "occur_time", b"occur_time", "revenue", b"revenue", "survey", b"survey", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual_cost", b"actual_cost", "customer", b"customer", "decision_id", b"decision_id", "event_id", b"event_id", "machine_generated", b"machine_generated", "occur_time", b"occur_time", "step", b"step", "survey", b"survey", "type", b"type", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual_cost", b"actual_cost", "customer", b"customer", "decision_id", b"decision_id", "event_id", b"event_id", "machine_generated", b"machine_generated", "occur_time", b"occur_time", "revenue", b"revenue", "step", b"step", "survey", b"survey", "type", b"type", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""experiments: who was exposed to what, how they are run, and what operators changed."""
+"""experiments: who was exposed to what, how they are run, and what operators changed; what customers paid for orders."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,12 @@ down_revision = "0004"
 def upgrade() -> None:
     is_postgres = op.get_bind().dialect.name == "postgresql"
     decision_id = sa.String(length=36, collation="C") if is_postgres else sa.String(length=36)
+    with op.batch_alter_table("outcomes", schema=None) as batch_op:
+        batch_op.add_column(
+            sa.Column(
+                "revenue_micros", sa.BigInteger(), nullable=True, comment="what was paid for an order, or given back"
+            )
+        )
     op.create_table(
         "exposures",
         sa.Column("experiment", sa.String(length=64), nullable=False, comment="name in the rules file"),

@@ -44,6 +44,8 @@ Metric = Literal[
     "complaint_rate",
     "retention",
     "churn",
+    "lifetime_value",
+    "match_rate",
     "store_purchases",
     "store_conversion",
     "multi_channel_share",

@@ -1,1 +1,1 @@
-"""Experiments: statistics, figures and reports."""
+"""Experiments: how variants are compared, and what may be concluded."""

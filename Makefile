@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format soak bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format soak soak-reloads bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -47,6 +47,10 @@ evaluate-starbucks: $(VENV)/.dev
 ## soak: the fault suite in its long form: services and PostgreSQL killed under load, then an independent check; `make soak SOAK=--help`
 soak: $(VENV)/.dev
 	$(PY) -m tests.faults $(SOAK)
+
+## soak-reloads: bundles swapped under load, then every answer decided again with the bundle that it names
+soak-reloads: $(VENV)/.dev
+	$(PY) -m tests.faults.reloads $(RELOADS)
 
 ## bench: server CPU per decision, as ratios against floors measured in the same run
 bench: $(VENV)/.dev

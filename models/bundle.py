@@ -6,7 +6,7 @@
     funnel.json         a funnel (models.curves), where the bundle has one: columns, scaling, rhythms, lags, linear parts
     notice.txt, click.txt, order.txt, organic.txt, unsubscribe.txt
                         trees of its stages; a stage may have none
-    golden.json         rows with their scores by every model, which must come out again on load
+    golden.json         rows with their scores by every model, and questions with their answers (models.golden), which must come out again on load
 
 Without a funnel P(order | x, a) is the one model's, calibrated: P = 1 / (1 + exp(-(slope x raw score + intercept))). Source of the
 calibration: Platt (1999), "Probabilistic Outputs for Support Vector Machines".
@@ -28,8 +28,9 @@ from models.actions import Estimate
 from models.booster import Booster, BoosterError
 from models.context import Context
 from models.curves import STAGES, FunnelDescription, FunnelModel, made_before, sends_of
-from models.errors import BundleCorrupt, BundleIncompatible, BundleMissing
+from models.errors import BundleCorrupt, BundleIncompatible, BundleMissing, BundleSlow
 from models.features import Action, Column, Encoder
+from models.golden import GoldenAnswer, Question, make_questions
 
 FloatArray = NDArray[np.float64]
 FORMAT = 1
@@ -38,6 +39,9 @@ FUNNEL = "funnel.json"
 _ALWAYS = (DESCRIPTION, RESPONSE, GOLDEN)
 _FILES = (*_ALWAYS, FUNNEL, *(f"{stage}.txt" for stage in STAGES))
 _GOLDEN_TOLERANCE = 1e-9
+_ANSWER_TOLERANCE = 1e-6
+"""Of a chance."""
+_TIMED_ROUNDS = 3
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -100,6 +104,16 @@ class Golden:
     stage_rows: tuple[tuple[float | None, ...], ...] = ()
     """Rows by the funnel's columns."""
     stage_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    answers: tuple[GoldenAnswer, ...] = ()
+    """Empty in bundles from before there were any; their rows are compared all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimit:
+    """How long scoring all golden rows and questions may take, by a clock that counts seconds; the fastest of three rounds counts."""
+
+    seconds: float
+    timer: Callable[[], float]
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -173,13 +187,13 @@ class Bundle:
         ).apply(raw)
 
 
-def load_bundle(directory: Path) -> Bundle:
+def load_bundle(directory: Path, limit: TimeLimit | None = None) -> Bundle:
     """Read, verify and load a bundle.
 
     Raises
     ------
     BundleMissing: no manifest there. BundleCorrupt: a file is not what the manifest says. BundleIncompatible: another format, or a
-    model that LightGBM or the golden rows refuse.
+    model that LightGBM, the golden rows or the golden answers refuse. BundleSlow: scoring them takes longer than the limit.
     """
     source = str(directory)
     try:
@@ -204,7 +218,12 @@ def load_bundle(directory: Path) -> Bundle:
     _check_golden(source, RESPONSE, booster.raw_scores, golden.rows, golden.raw_scores)
     funnel = _load_funnel(directory, manifest, golden) if description.has_funnel else None
     digest = hashlib.sha256(manifest_bytes).hexdigest()
-    return Bundle(manifest.name, f"{manifest.name}-{digest[:12]}", description, booster, funnel)
+    bundle = Bundle(manifest.name, f"{manifest.name}-{digest[:12]}", description, booster, funnel)
+    for number, answer in enumerate(golden.answers):
+        _check_answer(source, number, answer, bundle)
+    if limit is not None:
+        _check_time(source, partial(_score_all, bundle, booster, golden), limit)
+    return bundle
 
 
 def _load_funnel(directory: Path, manifest: Manifest, golden: Golden) -> FunnelModel:
@@ -262,7 +281,7 @@ def write_bundle(
 ) -> str:
     """Write a bundle and return its version; the same arguments give the same bytes. `stage_texts` are the trees of the funnel's stages."""
     texts = dict(stage_texts or {})
-    stage_rows, stage_scores = np.zeros((0, 0)), {}
+    stage_rows, stage_scores, model = np.zeros((0, 0)), {}, None
     description = replace(description, has_funnel=funnel is not None)
     contents = {DESCRIPTION: _to_json(asdict(description)), RESPONSE: model_text.encode()}
     if funnel is not None:
@@ -274,13 +293,17 @@ def write_bundle(
             FUNNEL: _to_json(asdict(funnel)),
             **{f"{stage}.txt": text.encode() for stage, text in texts.items()},
         }
+    booster = Booster(model_text)
+    bundle = Bundle(name, "", description, booster, model)
+    columns = description.columns if funnel is None else funnel.columns
     golden = Golden(
         rows=_rows(golden_rows),
-        raw_scores=tuple(float(x) for x in Booster(model_text).raw_scores(golden_rows)),
+        raw_scores=tuple(float(x) for x in booster.raw_scores(golden_rows)),
         stage_rows=_rows(stage_rows),
         stage_scores=stage_scores,
+        answers=_answers(source=str(directory), bundle=bundle, columns=columns),
     )
-    contents[GOLDEN] = _to_json(asdict(golden))
+    contents[GOLDEN] = _to_json(_GOLDEN.dump_python(golden, mode="json", exclude_defaults=True))
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in contents.items():
         (directory / file).write_bytes(content)
@@ -289,8 +312,33 @@ def write_bundle(
     return load_bundle(directory).version
 
 
+def _estimate(question: Question, bundle: Bundle) -> Estimate:
+    return bundle.estimate(question.context, question.actions, {})
+
+
+def _answers(source: str, bundle: Bundle, columns: Sequence[Column]) -> tuple[GoldenAnswer, ...]:
+    found = []
+    for question in make_questions(columns):
+        try:
+            estimate = _estimate(question, bundle)
+        except BoosterError as error:
+            raise BundleIncompatible(source, f"the model does not fit its columns: {error}") from error
+        found.append(
+            GoldenAnswer(
+                question=question,
+                p_response=tuple(float(p) for p in estimate.p_response),
+                p_unsubscribe=tuple(float(p) for p in estimate.p_unsubscribe),
+            )
+        )
+    return tuple(found)
+
+
 def _rows(matrix: FloatArray) -> tuple[tuple[float | None, ...], ...]:
     return tuple(tuple(None if np.isnan(x) else float(x) for x in row) for row in matrix)
+
+
+def _matrix(rows: Sequence[Sequence[float | None]]) -> FloatArray:
+    return np.array([[np.nan if x is None else x for x in row] for row in rows], dtype=np.float64)
 
 
 def _to_json(value: object) -> bytes:
@@ -322,8 +370,7 @@ def _check_golden(
     expected: Sequence[float],
 ) -> None:
     try:
-        matrix = np.array([[np.nan if x is None else x for x in row] for row in rows], dtype=np.float64)
-        differences = np.subtract(score(matrix), expected)
+        differences = np.subtract(score(_matrix(rows)), expected)
     except (BoosterError, ValueError, IndexError) as error:
         raise BundleIncompatible(source, f"the golden rows do not fit {what}: {error}") from error
     worst = float(np.abs(differences).max(initial=0.0))
@@ -331,3 +378,47 @@ def _check_golden(
         raise BundleIncompatible(
             source, f"the golden rows score {worst:g} away by {what} from what they did when it was trained"
         )
+
+
+def _check_answer(source: str, number: int, answer: GoldenAnswer, bundle: Bundle) -> None:
+    try:
+        found = _estimate(answer.question, bundle)
+        differences = np.concatenate(
+            [
+                np.subtract(found.p_response, answer.p_response),
+                np.subtract(found.p_unsubscribe, answer.p_unsubscribe),
+            ]
+        )
+    except (BoosterError, ValueError, IndexError, KeyError) as error:
+        raise BundleIncompatible(source, f"golden question {number} cannot be answered: {error}") from error
+    worst = float(np.abs(differences).max(initial=0.0))
+    if not worst <= _ANSWER_TOLERANCE:
+        raise BundleIncompatible(
+            source,
+            f"golden question {number} is answered {worst:g} away from what it was when it was trained; train it again with this version",
+        )
+
+
+def _score_all(bundle: Bundle, booster: Booster, golden: Golden) -> None:
+    booster.raw_scores(_matrix(golden.rows))
+    if bundle.funnel is not None:
+        for stage in STAGES:
+            bundle.funnel.scores(stage, _matrix(golden.stage_rows))
+    for answer in golden.answers:
+        _estimate(answer.question, bundle)
+
+
+def _check_time(source: str, score: Callable[[], None], limit: TimeLimit) -> None:
+    fastest = min(_seconds(score, limit.timer) for _ in range(_TIMED_ROUNDS))
+    if fastest > limit.seconds:
+        raise BundleSlow(
+            source,
+            f"takes {1000 * fastest:.0f} ms to score its golden rows, {1000 * limit.seconds:.0f} ms are allowed; "
+            "train one with fewer trees, or raise bundle_limit_ms",
+        )
+
+
+def _seconds(score: Callable[[], None], timer: Callable[[], float]) -> float:
+    began = timer()
+    score()
+    return timer() - began

@@ -8,6 +8,7 @@ ChannelChoiceError
 |  |- BundleMissing       there is none at the place named
 |  |- BundleCorrupt       its files are not what its manifest says
 |  |- BundleIncompatible  this version of the service cannot use it
+|  |- BundleSlow          it takes too long to score
 |- NotFound               the thing asked for is not stored
 |- AlreadyExists          the id is taken by another body
 |- StoreUnavailable       the database did not answer in time; try again
@@ -70,6 +71,10 @@ class BundleCorrupt(BundleError):
 
 class BundleIncompatible(BundleError):
     """Raised when a bundle is whole but this version of the service cannot use it; train it again with this version."""
+
+
+class BundleSlow(BundleError):
+    """Raised when scoring a bundle's golden rows takes longer than is allowed; train a smaller one, or allow more."""
 
 
 class NotFound(ChannelChoiceError):

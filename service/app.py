@@ -5,8 +5,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import structlog
-
 from models.errors import BundleError
 from models.experiments import bundle_sources
 from models.rules import Rules, read_rules
@@ -24,8 +22,6 @@ from service.settings import Settings
 from service.store.identity import load_keys
 from service.store.store import Store
 from service.variants import VariantBundles
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +50,14 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         keys = load_keys(store, settings.database_url, settings.identity_key_file, settings.identity_previous_key_file)
         token = settings.mlflow_token.get_secret_value() if settings.mlflow_token is not None else None
         registry = Registry(settings.mlflow_uri, settings.bundle_cache, token)
-        bundles = BundleHolder(settings.bundle, registry, clock)
+        limit = settings.bundle_limit_ms / 1000
+        bundles = BundleHolder(settings.bundle, registry, clock, limit)
         closing.callback(bundles.close)
-        variants = VariantBundles(bundle_sources(rules), registry, clock)
+        variants = VariantBundles(bundle_sources(rules), registry, clock, limit)
         closing.callback(variants.close)
         variants.load()
-        try:
+        with contextlib.suppress(BundleError):  # it is in the log, in the status and in health
             bundles.load()
-        except BundleError as error:
-            _log.warning("no bundle serves, the rule cascade decides", error=str(error))
         customers = Customers(store, rules, clock, keys)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
@@ -86,6 +81,9 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
                 clock.now(),
             ),
         )
+        bundles.told = server.show_bundle
+        if bundles.source:
+            server.show_bundle(not bundles.error)
         bundles.watch(settings.bundle_poll_seconds)
         variants.watch(settings.bundle_poll_seconds)
         yield App(server=server, rules=rules, bundles=bundles)

@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Where bundles fetched over http(s) are kept."""
     bundle_poll_seconds: Seconds = 30
     """How often the alias is looked up."""
+    bundle_limit_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 250
+    """How long a bundle may take to score its golden rows and questions, the fastest of three rounds; a slower one is refused."""
     correction_poll_seconds: Seconds = 10
     """How often what was learned since the bundle was trained is read again; at each new hour it is in any case."""
     clock: Literal["system", "request"] = "system"

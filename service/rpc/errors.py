@@ -19,6 +19,7 @@ from models.errors import (
     BundleError,
     BundleIncompatible,
     BundleMissing,
+    BundleSlow,
     ChannelChoiceError,
     InvalidInput,
     NotFound,
@@ -42,6 +43,7 @@ _TABLE: tuple[tuple[type[ChannelChoiceError], grpc.StatusCode, str], ...] = (
     (BundleMissing, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_MISSING"),
     (BundleCorrupt, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_CORRUPT"),
     (BundleIncompatible, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_INCOMPATIBLE"),
+    (BundleSlow, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_SLOW"),
     (BundleError, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_UNUSABLE"),
     (ChannelChoiceError, grpc.StatusCode.INTERNAL, "INTERNAL"),
 )

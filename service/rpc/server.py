@@ -33,6 +33,8 @@ SERVICES = (
     customer_service_pb2.DESCRIPTOR.services_by_name["CustomerService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
+BUNDLE_HEALTH = "bundle"
+"""The name under which health tells of the bundle: NOT_SERVING while the last load failed, whatever serves meanwhile."""
 
 
 class Server:
@@ -61,6 +63,7 @@ class Server:
         customer_service_pb2_grpc.add_CustomerServiceServicer_to_server(customers, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         self._health = health.HealthServicer()
+        self._is_bundle_good: bool | None = None
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._bind(settings)
@@ -70,6 +73,13 @@ class Server:
         self._server.start()
         for name in ("", *SERVICES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def show_bundle(self, is_good: bool) -> None:
+        """Say in health whether the bundle that the settings name is the one that serves; who watches is told of changes alone."""
+        if is_good is not self._is_bundle_good:
+            self._is_bundle_good = is_good
+            status = health_pb2.HealthCheckResponse.SERVING if is_good else health_pb2.HealthCheckResponse.NOT_SERVING
+            self._health.set(BUNDLE_HEALTH, status)
 
     def stop(self, drain_seconds: float) -> None:
         """Say so in health, take no new calls, and let those in flight end."""

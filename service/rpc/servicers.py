@@ -291,7 +291,8 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
     def GetServingStatus(  # noqa: N802  # the contract's name
         self, request: admin_pb.GetServingStatusRequest, context: grpc.ServicerContext
     ) -> admin_pb.GetServingStatusResponse:
-        bundle, matches = self._bundles.current, self._customers.matches
+        serving, matches = self._bundles.serving, self._customers.matches
+        bundle = None if serving is None else serving.bundle
         answer = admin_pb.GetServingStatusResponse(
             service_version=VERSION,
             rules_version=self._rules.name,
@@ -306,10 +307,10 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             matched_person_count=matches.matched,
             merged_profile_count=matches.merged,
         )
-        if bundle is not None:
-            answer.corrections.extend(map(_correction, self._learner.corrections(bundle.version, self._clock.now())))
-        if self._bundles.load_time is not None:
-            answer.bundle_load_time.CopyFrom(stamp(self._bundles.load_time))
+        if serving is not None:
+            version = serving.bundle.version
+            answer.corrections.extend(map(_correction, self._learner.corrections(version, self._clock.now())))
+            answer.bundle_load_time.CopyFrom(stamp(serving.load_time))
         return answer
 
     @answering

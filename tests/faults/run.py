@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,11 +66,11 @@ class Report:
 class Server:
     """One service process, started again on its port after each kill."""
 
-    def __init__(self, folder: Path, number: int, url: str) -> None:
+    def __init__(self, folder: Path, number: int, url: str, options: Sequence[str] = ()) -> None:
         self.address = f"127.0.0.1:{_free_port()}"
         self._command = [sys.executable, "-m", "service", "--address", self.address, "--database-url", url]
         self._command += ["--rules-file", str(RULES_FILE), "--identity-key-file", str(folder / "identity.key")]
-        self._command += ["--log-format", "json", "--workers", "8"]
+        self._command += ["--log-format", "json", "--workers", "8", *options]
         self._log = folder / f"server-{number}.log"
         self._popen: subprocess.Popen[bytes] | None = None
 

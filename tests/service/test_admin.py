@@ -4,11 +4,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import lightgbm
 import numpy as np
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from models.bundle import Description, write_bundle
 from models.features import NO_SEND, Column
@@ -299,6 +302,46 @@ def test_a_bad_new_bundle_leaves_the_old_one_serving(tmp_path: Path, good_bundle
     assert list(after.degraded) == []
     assert after.versions.bundle == before.versions.bundle == status.bundle_version
     assert "sha256" in status.bundle_error
+
+
+def health_of_bundle(service: Served) -> str:
+    stub: Any = HealthStub(service.grpc_channel)  # its type stubs lack the methods
+    answer = stub.Check(HealthCheckRequest(service="bundle"))
+    return HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def test_health_tells_of_the_bundle_apart(tmp_path: Path, good_bundle: Path) -> None:
+    """Health of "bundle" is NOT_SERVING while the last load failed, and SERVING again with the next good one; the service itself serves throughout."""
+    bundle = Path(shutil.copytree(good_bundle, tmp_path / "bundle"))
+    with serve(tmp_path, bundle=str(bundle), tokens_file=write_tokens(tmp_path)) as service:
+        told = [health_of_bundle(service)]
+        change_a_byte(bundle)
+        with refused():
+            reload(service)
+        told.append(health_of_bundle(service))
+        stub: Any = HealthStub(service.grpc_channel)  # as above
+        whole = stub.Check(HealthCheckRequest()).status
+        shutil.rmtree(bundle)
+        shutil.copytree(good_bundle, bundle)
+        reload(service)
+        told.append(health_of_bundle(service))
+
+    assert told == ["SERVING", "NOT_SERVING", "SERVING"]
+    assert whole == HealthCheckResponse.SERVING
+
+
+def test_a_bundle_slower_than_the_limit_is_refused(tmp_path: Path, good_bundle: Path) -> None:
+    """A bundle that cannot score its golden rows within `bundle_limit_ms` does not serve; the status and the refusal say how slow it is."""
+    with serve(
+        tmp_path, bundle=str(good_bundle), bundle_limit_ms=0.000001, tokens_file=write_tokens(tmp_path)
+    ) as service:
+        with refused() as refusal:
+            reload(service)
+        status, told = status_of(service), health_of_bundle(service)
+
+    assert refusal[0].reason == "BUNDLE_SLOW"
+    assert "to score its golden rows, 0 ms are allowed" in status.bundle_error
+    assert (status.bundle_version, told) == ("", "NOT_SERVING")
 
 
 def test_another_bundle_is_swapped_in(tmp_path: Path, good_bundle: Path) -> None:

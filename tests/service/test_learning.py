@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
+from models.bundle import Bundle
 from models.correction import (
     NOTICE,
     ORDER_HOURS,
@@ -27,6 +28,7 @@ from models.correction import (
     trials,
 )
 from models.record import choice_from_json, context_from_json
+from service.bundles import BundleHolder
 from service.gen.channelchoice.v1.admin_service_pb2 import GetServingStatusRequest
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import AdvanceCascadeRequest, ChooseChannelRequest
 from service.gen.channelchoice.v1.customer_pb2 import Customer, CustomerRef
@@ -500,3 +502,22 @@ def test_a_database_of_the_first_version_gets_the_table(tmp_path: Path) -> None:
 
     assert ask_database(path, "SELECT reason FROM pauses") == [("kept",)]
     assert ask_database(path, "SELECT count(*) FROM statistics") == [(1,)]
+
+
+def test_a_step_is_decided_by_the_one_bundle_that_its_factors_are_of(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call reads once which bundle serves: a swap between its factors and its decision cannot mix two."""
+    decision = service.decisions.ChooseChannel(request("first")).decision
+    service.report(outcome("failed", OUTCOME_TYPE_UNDELIVERED, decision_id=decision.decision_id, step=1))
+    serving, reads = service.app.bundles.current, list[int]()
+
+    def read(_: BundleHolder) -> Bundle | None:
+        reads.append(1)
+        return serving
+
+    monkeypatch.setattr(BundleHolder, "current", property(read))
+    step = advance(service, decision.decision_id)
+
+    assert step.step == 2
+    assert len(reads) == 1

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from service.bundles import Serving
 from service.gen.channelchoice.v1.customer_pb2 import (
     CONSENT_STATE_GRANTED,
     IDENTITY_TYPE_APP,
@@ -101,7 +103,8 @@ def test_no_log_line_holds_an_identity_or_a_text(
     """Good and bad calls, and calls that fail within, log nothing of a person."""
     with caplog.at_level(logging.DEBUG), serve(tmp_path) as service:
         use_everything(service)
-        service.app.bundles.current = object()  # type: ignore[assignment]  # something that cannot score: calls now fail
+        cannot_score: Any = object()
+        service.app.bundles.serving = Serving(bundle=cannot_score, load_time=NOW)  # calls now fail
         request = choose_request("failing")
         request.customer.CopyFrom(everyone())
         request.message.content.text = SECRETS["text"]

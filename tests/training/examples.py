@@ -200,7 +200,7 @@ def in_process(
     registry, keys = Registry("sqlite:///unused", folder / "cache"), Keys(current=KEY)
     bundles = BundleHolder(bundle, registry, moved)
     bundles.load()
-    variants = VariantBundles(bundle_sources(rules), registry, moved)
+    variants = VariantBundles(bundle_sources(rules), registry, moved, 60.0)
     variants.load()
     customers = Customers(store, rules, moved, keys)
     decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), keys, variants)

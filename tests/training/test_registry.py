@@ -13,11 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
+import structlog.testing
 from mlflow.tracking import MlflowClient
 
 from models.booster import BoosterError
 from models.bundle import MANIFEST, RESPONSE, load_bundle
-from models.errors import BundleCorrupt, BundleError, BundleMissing, LogUnusable
+from models.errors import BundleCorrupt, BundleError, BundleMissing, BundleSlow, LogUnusable
 from service.bundles import BundleHolder
 from service.registry import RegisteredVersion, Registry
 from tests.service.served import MovedClock
@@ -704,6 +705,60 @@ def test_watcher_swaps_by_itself(tmp_path: Path, fitted: Fitted, newer: Fitted) 
 
     assert serving(holder) != first
     assert holder.error == ""
+
+
+def test_holder_keeps_the_old_bundle_when_the_new_is_slow(tmp_path: Path, fitted: Fitted, newer: Fitted) -> None:
+    """A bundle that takes longer than the limit to score its golden rows is refused, the one before serves on, and `told` hears of both."""
+    write_fitted(tmp_path / "b", NAME, fitted)
+    rounds, told = iter([0.0, 0.1] * 3 + [0.0, 0.4] * 3), list[bool]()
+    registry = Registry("sqlite:///unused", tmp_path)
+    holder = BundleHolder(str(tmp_path / "b"), registry, MovedClock(), 0.25, told.append, rounds.__next__)
+    holder.load()
+    before = serving(holder)
+    write_fitted(tmp_path / "b", NAME, newer)
+
+    with pytest.raises(BundleSlow, match="takes 400 ms to score its golden rows, 250 ms are allowed"):
+        holder.load()
+
+    assert serving(holder) == before
+    assert "takes 400 ms" in holder.error
+    assert told == [True, False]
+
+
+def test_holder_outlives_whatever_a_bundle_does_to_its_reader(
+    tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody thought of is told as a bundle that cannot be loaded; the one before serves on."""
+    write_fitted(tmp_path / "b", NAME, fitted)
+    holder = BundleHolder(str(tmp_path / "b"), Registry("sqlite:///unused", tmp_path), MovedClock())
+    holder.load()
+    before = serving(holder)
+
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("service.bundles.load_bundle", fail)
+    with pytest.raises(BundleError, match="cannot be loaded: RecursionError: too deep"):
+        holder.load()
+
+    assert serving(holder) == before
+    assert "too deep" in holder.error
+
+
+def test_each_problem_of_a_bundle_is_logged_once(tmp_path: Path, fitted: Fitted) -> None:
+    """A refusal is one line of the log, with what serves meanwhile, however often it is found again."""
+    write_fitted(tmp_path / "b", NAME, fitted)
+    holder = BundleHolder(str(tmp_path / "b"), Registry("sqlite:///unused", tmp_path), MovedClock())
+    holder.load()
+    tamper(tmp_path / "b")
+
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(BundleCorrupt):
+                holder.load()
+
+    assert [(line["log_level"], line["serves"]) for line in lines] == [("warning", serving(holder))]
+    assert "sha256" in lines[0]["error"]
 
 
 def test_tracking_server_that_is_away_is_said(fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -23,12 +24,13 @@ from models.bundle import (
     MANIFEST,
     RESPONSE,
     Description,
+    TimeLimit,
     listed_files,
     load_bundle,
     write_bundle,
 )
-from models.curves import AGE_BINS, HOUR_BINS, STAGES, ChannelLag, FunnelDescription, StageWeights
-from models.errors import BundleCorrupt, BundleError, BundleIncompatible, BundleMissing
+from models.curves import AGE_BINS, HOUR_BINS, STAGES, ChannelLag, FunnelDescription, FunnelModel, StageWeights
+from models.errors import BundleCorrupt, BundleError, BundleIncompatible, BundleMissing, BundleSlow
 from models.features import NO_SEND, Action, Column
 from models.rhythm import WEEK, RhythmTypes
 from models.stage import Scaling
@@ -615,6 +617,97 @@ def test_damaged_funnel_is_refused(
 
     assert type(caught.value) is error
     assert caught.value.source == str(funnelled)
+
+
+def change_golden(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    golden = json.loads((directory / GOLDEN).read_text())
+    change(golden)
+    (directory / GOLDEN).write_text(json.dumps(golden))
+    reseal(directory)
+
+
+@pytest.mark.parametrize("field", ["p_response", "p_unsubscribe"])
+def test_bundle_that_answers_otherwise_than_in_training_is_refused(funnelled: Path, field: str) -> None:
+    """A chance that differs by more than 1e-6 from what was answered in training refuses the bundle, and one that differs by less does not."""
+
+    def move(by: float) -> Callable[[dict[str, Any]], None]:
+        def change(golden: dict[str, Any]) -> None:
+            golden["answers"][3][field][1] += by
+
+        return change
+
+    change_golden(funnelled, move(0.9e-6))
+    load_bundle(funnelled)
+    change_golden(funnelled, move(0.2e-6))
+
+    with pytest.raises(BundleIncompatible, match=r"golden question 3 is answered 1\.1e-06 away"):
+        load_bundle(funnelled)
+
+
+def test_code_that_reads_a_bundle_otherwise_is_noticed(funnelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that come out again are not enough: where what is made of them differs, the bundle is refused."""
+    usual = FunnelModel.curves
+
+    def with_another_harm(self: FunnelModel, *values: Any, **named: Any) -> Any:
+        found = usual(self, *values, **named)
+        return replace(found, p_unsubscribe=found.p_unsubscribe * 1.01)
+
+    monkeypatch.setattr(FunnelModel, "curves", with_another_harm)
+
+    with pytest.raises(BundleIncompatible, match=r"golden question 0 is answered .* away"):
+        load_bundle(funnelled)
+
+
+def test_questions_that_no_longer_fit_are_told(funnelled: Path) -> None:
+    """A question that cannot be answered, or is none, refuses the bundle with its number or the part of it."""
+    change_golden(funnelled, lambda golden: golden["answers"][2]["p_response"].pop())
+    with pytest.raises(BundleIncompatible, match="golden question 2 cannot be answered"):
+        load_bundle(funnelled)
+
+    change_golden(funnelled, lambda golden: golden["answers"][1]["question"].pop("context"))
+    with pytest.raises(BundleIncompatible, match=r"answers\.1\.question\.context"):
+        load_bundle(funnelled)
+
+
+def test_bundle_from_before_there_were_questions_still_loads(funnelled: Path) -> None:
+    """A bundle without golden answers loads, by its rows alone; one without rows does not, since nothing would be compared."""
+    change_golden(funnelled, lambda golden: golden.pop("answers"))
+    load_bundle(funnelled)
+
+    change_golden(funnelled, lambda golden: golden.update(rows=[], raw_scores=[]))
+    with pytest.raises(BundleIncompatible, match=r"golden rows do not fit response\.txt"):
+        load_bundle(funnelled)
+
+
+def test_questions_cover_what_bundles_look_at(funnelled: Path) -> None:
+    """The questions of a bundle ask about every channel, first and later steps, strangers and customers with a past, with and without a half-life."""
+    answers = json.loads((funnelled / GOLDEN).read_text())["answers"]
+    contexts = [answer["question"]["context"] for answer in answers]
+
+    asked = {action["channel"] for answer in answers for action in answer["question"]["actions"]}
+
+    assert asked == set(CHANNELS)
+    assert {context["step"] for context in contexts} == {1, 2}
+    assert {bool(context["customer"].get("contacts")) for context in contexts} == {False, True}
+    assert {"relevance_half_life_seconds" in context["message"] for context in contexts} == {False, True}
+    assert len({tuple(answer["p_response"]) for answer in answers}) == len(answers)
+
+
+def ticking(*seconds: float) -> Callable[[], float]:
+    """Return a clock by which each round takes so long, one after the other."""
+    moments: list[float] = []
+    for taken in seconds:
+        start = moments[-1] if moments else 0.0
+        moments += [start, start + taken]
+    return iter(moments).__next__
+
+
+def test_bundle_slower_than_the_limit_is_refused(funnelled: Path) -> None:
+    """The fastest of three rounds over the golden rows counts: at the limit a bundle loads, beyond it is refused with both figures."""
+    load_bundle(funnelled, TimeLimit(seconds=0.25, timer=ticking(9.0, 0.25, 9.0)))
+
+    with pytest.raises(BundleSlow, match=r"takes 500 ms .* 250 ms are allowed; .*bundle_limit_ms"):
+        load_bundle(funnelled, TimeLimit(seconds=0.25, timer=ticking(9.0, 0.75, 0.5)))
 
 
 def test_trees_of_other_columns_are_refused(trained: Trained, wide: Trained, funnelled: Path) -> None:

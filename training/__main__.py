@@ -3,19 +3,21 @@
 import argparse
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import ChannelChoiceError, InvalidInput, LogUnusable, Violation
 from models.rules import read_rules
+from training.experiments.commands import add_commands
+from training.options import DEFAULT_RULES, moment
+from training.options import LOG as _LOG
+from training.options import MLFLOW as _MLFLOW
+from training.options import number as _number
+from training.options import share as _share
 
 if TYPE_CHECKING:
     from service.store.store import Store
-
-DEFAULT_RULES = Path(__file__).parent.parent / "service" / "rules" / "default.toml"
-_MLFLOW = "sqlite:///mlflow.db"
-_LOG = "sqlite:///var/channel_choice.db"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made"
     )
     on_a_real_log.add_argument("--seed", type=_number(int, 0), default=0)
+    add_commands(command)
     return parser
 
 
@@ -250,38 +253,6 @@ def _add_gate(command: Command) -> None:
     )
     rollback = command("rollback", _rollback, "point the alias champion at the version that it pointed to before")
     _add_registry(rollback)
-
-
-def moment(text: str) -> datetime:
-    """Read a time; one without an offset is UTC."""
-    found = datetime.fromisoformat(text)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
-
-
-def _number(kind: type[int] | type[float], least: float, *, is_included: bool = True) -> Callable[[str], float]:
-    """Return what reads a finite number that is at least so much, or more than that."""
-
-    def read(text: str) -> float:
-        value = kind(text)
-        if not (least <= value < float("inf")) or (value == least and not is_included):
-            raise argparse.ArgumentTypeError(f"{text} is not {'at least' if is_included else 'more than'} {least:g}")
-        return value
-
-    read.__name__ = kind.__name__
-    return read
-
-
-def _share(most: float) -> Callable[[str], float]:
-    """Return what reads a number from 0 to the most."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not 0 <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not between 0 and {most:g}")
-        return value
-
-    read.__name__ = "share"
-    return read
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.examples import NOW, logged, write
-from training.__main__ import main, moment
+from training.__main__ import main
+from training.options import moment
 
 COMMANDS = ("import", "export", "simulate", "train", "evaluate", "promote", "rollback", "starter", "evaluate-log")
 

@@ -9,7 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ IntArray = NDArray[np.int64]
 HOLDOUT = "holdout"
 """The name under which the global holdout is reported as an experiment."""
 PROGRAMME = "programme"
+_EVERYBODY = "everybody"
 _DAY = 86_400_000_000
 _UNIT = 1_000_000
 _PURCHASES = ("order", "store_purchase")
@@ -55,6 +56,7 @@ _WHOSE = (
     "AND EXISTS (SELECT 1 FROM exposures e WHERE e.experiment = :experiment AND e.customer_key = {alias}.customer_key)"
 )
 _IDENTITIES = "SELECT customer_key, count(*) FROM identities GROUP BY customer_key"
+_KNOWN = "SELECT customer_key FROM customers WHERE create_time < :until ORDER BY customer_key"
 _MARKETED = """
 SELECT customer_key, decide_time, verdict, decision_id, rules_name, context FROM decisions
 WHERE mode = 'live' AND step = 1 AND decide_time <= :until AND context != '' ORDER BY decide_time, decision_id
@@ -235,7 +237,32 @@ def read_people(
         if newest is None:
             raise LogUnusable(f"the log {url} is empty; nobody was exposed to {experiment.name}")
         last = int(newest) if until is None else min(int(newest), to_micros(until))
-        return _Reading(connection, experiment, rules, last, harm).people()
+        reading = _Reading(connection, experiment, rules, last, harm)
+        exposures = reading.marketed() if experiment.name == HOLDOUT else reading.exposed()
+        return reading.people(exposures)
+
+
+def newest_time(url: str) -> datetime | None:
+    """Return the time of the newest row of a log, None where it is empty."""
+    with asking(url) as connection:
+        newest = connection.execute(text(_NEWEST)).scalar()
+    return None if newest is None else from_micros(int(newest))
+
+
+def read_period(url: str, rules: Rules, begin: datetime, days: float) -> People | None:
+    """Read what all customers did in some days, as one variant; None where nobody was known by their end."""
+    end = begin + timedelta(days=days)
+    everybody = Experiment(
+        name=_EVERYBODY,
+        variants=(Variant(name=_EVERYBODY, weight=1.0),),
+        start_time=begin,
+        end_time=end,
+        window_days=days,
+    )
+    with asking(url) as connection:
+        reading = _Reading(connection, everybody, rules, to_micros(end), None)
+        known = list(reading.known(to_micros(begin)))
+        return reading.people(iter(known)) if known else None
 
 
 class _Reading:
@@ -262,8 +289,7 @@ class _Reading:
         self._costs: dict[tuple[str, int], int] = {}
         self._not_sent: set[tuple[str, int]] = set()
 
-    def people(self) -> People:
-        exposures = self._marketed() if self._experiment.name == HOLDOUT else self._exposed()
+    def people(self, exposures: Iterator[tuple[Any, ...]]) -> People:
         for row in exposures:
             self._enrol(*row)
         if not self._people and not self._open:
@@ -283,15 +309,21 @@ class _Reading:
         return iter(streaming.execute(text(statement), values))
 
     def _asked(self, statement: str, alias: str) -> Iterator[Any]:
-        if self._experiment.name == HOLDOUT:
+        if self._experiment.name in (HOLDOUT, _EVERYBODY):
             return self._rows(statement.format(whose=""), until=self._until)
         whose = _WHOSE.format(alias=alias)
         return self._rows(statement.format(whose=whose), until=self._until, experiment=self._experiment.name)
 
-    def _exposed(self) -> Iterator[tuple[Any, ...]]:
+    def exposed(self) -> Iterator[tuple[Any, ...]]:
+        """Return first exposures, each with the context of its decision."""
         return self._rows(_EXPOSED, until=self._until, experiment=self._experiment.name)
 
-    def _marketed(self) -> Iterator[tuple[Any, ...]]:
+    def known(self, begin: int) -> Iterator[tuple[Any, ...]]:
+        """Return all customers known by the end, as if exposed at one time."""
+        for (key,) in self._rows(_KNOWN, until=self._until):
+            yield key, _EVERYBODY, 1.0, begin, "", "", False, None
+
+    def marketed(self) -> Iterator[tuple[Any, ...]]:
         """Return the first marketing decision of each customer, in the form of exposures."""
         weights = {variant.name: variant.weight for variant in self._experiment.variants}
         first: dict[str, list[Any]] = {}

@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_number(int, 0), default=0)
 
     _add_evaluate(command)
+    _add_replay(command)
     _add_gate(command)
 
     starter = command("starter", _starter, "make the starter bundle from a built-in simulated log")
@@ -202,6 +203,35 @@ def _add_evaluate(command: Command) -> None:
     evaluate.add_argument("--since", type=moment, help="judge by decisions from this UTC time on")
     evaluate.add_argument("--until", type=moment, help="only decisions before this UTC time")
     evaluate.add_argument("--no-mlflow", action="store_true", help="print only, without a run in MLflow")
+
+
+def _add_replay(command: Command) -> None:
+    replayed = command(
+        "replay",
+        _replay,
+        "live through a period of a log again under other policies, by the code that decides in production: value, cost, messages by channel, unsubscribes",
+    )
+    _add_judging(replayed)
+    replayed.add_argument(
+        "--policy",
+        nargs="+",
+        required=True,
+        help="logged, the name of a policy, a rules file (.toml), or a bundle (a folder, models:/NAME@ALIAS or models:/NAME/VERSION) that the rules' policy is to use",
+    )
+    replayed.add_argument(
+        "--bundle", nargs="+", default=[], help="bundles that the policies choose by; each policy is replayed with each"
+    )
+    replayed.add_argument(
+        "--response",
+        metavar="BUNDLE",
+        help="bundle that says what comes of steps that were not logged (default: the first that a policy chooses by)",
+    )
+    replayed.add_argument("--from", dest="since", type=moment, help="messages first decided from this UTC time on")
+    replayed.add_argument("--to", dest="until", type=moment, help="and before this UTC time")
+    replayed.add_argument(
+        "--no-off-policy", action="store_true", help="leave the off-policy estimates out, which fit models on the log"
+    )
+    replayed.add_argument("--no-mlflow", action="store_true", help="print only, without a run in MLflow")
 
 
 def _add_gate(command: Command) -> None:
@@ -443,6 +473,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from training.judging import evaluate_command
 
     print(evaluate_command(options))
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from training.replay_report import replay_command
+
+    print(replay_command(options))
 
 
 def _promote(options: argparse.Namespace) -> None:

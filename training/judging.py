@@ -33,24 +33,25 @@ def open_registry(options: argparse.Namespace, *, must_exist: bool) -> MlflowReg
     return MlflowRegistry(options.mlflow, options.experiment)
 
 
-def _bundle(source: str, options: argparse.Namespace) -> Bundle:
-    """Load a bundle from a folder, or from the registry by models:/NAME@champion or models:/NAME/VERSION."""
+def find_bundle(source: str, options: argparse.Namespace) -> Bundle:
+    """Load a bundle from a folder, or from the registry by models:/NAME@ALIAS or models:/NAME/VERSION.
+
+    Raises
+    ------
+    LogUnusable: there is no such registry, alias or version. BundleError: it cannot be had or does not verify.
+    """
     if not source.startswith(_MODELS):
         return load_bundle(Path(source))
     registry = open_registry(options, must_exist=True)
     name, at, alias = source.removeprefix(_MODELS).partition("@")
     if at:
-        if alias != CHAMPION:
-            raise LogUnusable(
-                f"{source} is no alias that is known; name models:/NAME@{CHAMPION} or models:/NAME/VERSION"
-            )
         registry.find(name, None)
-        champion = registry.champion(name)
-        if champion is None:
+        found = registry.aliased(name, alias)
+        if found is None:
             raise LogUnusable(
-                f"{name} has no champion; promote a version first, or name one with models:/{name}/VERSION"
+                f"{name} has no {alias}; promote a version first, or name one with models:/{name}/VERSION"
             )
-        return registry.fetch(champion)
+        return registry.fetch(found)
     name, slash, version = name.partition("/")
     return registry.fetch(registry.find(name, version if slash else None))
 
@@ -74,7 +75,7 @@ def _bar(what: str) -> Iterator[Callable[[int], object]]:
 def evaluate_command(options: argparse.Namespace) -> str:
     """Judge the policies that the options name, log a run, and return the table."""
     rules = read_rules(options.rules)
-    bundles = [_bundle(source, options) for source in options.bundle]
+    bundles = [find_bundle(source, options) for source in options.bundle]
     targets = _targets(options.policy, bundles, rules)
     with _bar("evaluate") as progress:
         evaluation = evaluate_policies(

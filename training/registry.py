@@ -195,9 +195,13 @@ class MlflowRegistry:
 
     def champion(self, name: str) -> Registered | None:
         """Return the version that the alias champion points to, None where there is none."""
+        return self.aliased(name, CHAMPION)
+
+    def aliased(self, name: str, alias: str) -> Registered | None:
+        """Return the version that an alias points to, None where there is none."""
         with self._asked():
             aliases = dict(self._client.get_registered_model(name).aliases)
-        return None if CHAMPION not in aliases else self.find(name, str(aliases[CHAMPION]))
+        return None if alias not in aliases else self.find(name, str(aliases[alias]))
 
     def fetch(self, registered: Registered) -> Bundle:
         """Download the bundle of a version and verify it.

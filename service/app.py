@@ -19,6 +19,7 @@ from service.registry import Registry
 from service.rpc.server import Server
 from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
 from service.settings import Settings
+from service.shadow import Shadow
 from service.store.identity import load_keys
 from service.store.store import Store
 from service.variants import VariantBundles
@@ -58,6 +59,10 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         variants.load()
         with contextlib.suppress(BundleError):  # it is in the log, in the status and in health
             bundles.load()
+        shadow = _make_shadow(settings, registry, clock, rules, bundles)
+        if shadow is not None:
+            closing.callback(shadow.challenger.close)
+            closing.callback(shadow.close)
         customers = Customers(store, rules, clock, keys)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
@@ -66,7 +71,9 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         streams = threading.Semaphore(settings.streams)
         server = Server(
             settings,
-            ChannelChoiceServicer(decisions, rules, clock, streams, observe),
+            ChannelChoiceServicer(
+                decisions, rules, clock, streams, observe, *([] if shadow is None else [shadow.tell])
+            ),
             OutcomeServicer(Outcomes(store, rules, clock, customers, keys), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(
@@ -79,6 +86,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
                 learner,
                 Experiments(store, rules, clock, variants),
                 clock.now(),
+                shadow,
             ),
         )
         bundles.told = server.show_bundle
@@ -86,4 +94,26 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             server.show_bundle(not bundles.error)
         bundles.watch(settings.bundle_poll_seconds)
         variants.watch(settings.bundle_poll_seconds)
+        if shadow is not None:
+            shadow.challenger.watch(settings.bundle_poll_seconds)
+            shadow.start()
         yield App(server=server, rules=rules, bundles=bundles)
+
+
+def _make_shadow(
+    settings: Settings, registry: Registry, clock: Clock, rules: Rules, champion: BundleHolder
+) -> Shadow | None:
+    """Return what compares a challenger with the champion, None where the settings name no challenger."""
+    if not settings.shadow_bundle:
+        return None
+    challenger = BundleHolder(settings.shadow_bundle, registry, clock, settings.bundle_limit_ms / 1000)
+    with contextlib.suppress(BundleError):  # it is in the log and in the status
+        challenger.load()
+    return Shadow(
+        challenger,
+        champion,
+        rules,
+        size=settings.shadow_queue,
+        share=settings.shadow_share,
+        log_seconds=settings.shadow_log_seconds,
+    )

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     """How often the alias is looked up."""
     bundle_limit_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 250
     """How long a bundle may take to score its golden rows and questions, the fastest of three rounds; a slower one is refused."""
+    shadow_bundle: str = ""
+    """A challenger that decides beside the bundle without sending: a directory, or models:/NAME@ALIAS; empty: none."""
+    shadow_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.25
+    """The most of a core that the challenger takes; what is decided meanwhile waits."""
+    shadow_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Decisions that wait for the challenger; further ones are counted and left out."""
+    shadow_log_seconds: Seconds = 300
+    """How often the comparison is logged."""
     correction_poll_seconds: Seconds = 10
     """How often what was learned since the bundle was trained is read again; at each new hour it is in any case."""
     clock: Literal["system", "request"] = "system"

@@ -10,6 +10,7 @@ from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
 from models.experiments import ExperimentState, rules_under
 from models.explain import explain
+from models.policies import PER_DECISIONS
 from models.record import from_micros
 from models.rules import EVERY, Rules
 from service.budgets import Standing, reservation_of
@@ -21,6 +22,7 @@ from service.gen.channelchoice.v1 import decision_pb2 as pb
 from service.gen.channelchoice.v1 import message_pb2 as message_pb
 from service.gen.channelchoice.v1 import money_pb2 as money_pb
 from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
+from service.shadow import Shadow
 from service.store.profile import Profile
 from service.store.store import OutcomeRow
 
@@ -259,3 +261,26 @@ def experiment_message(found: RunExperiment) -> admin_pb.Experiment:
         ],
         problem=found.problem,
     )
+
+
+def shadow_message(shadow: Shadow, rules: Rules) -> admin_pb.ShadowComparison:
+    """Return how the challenger does beside the champion as the contract has it."""
+    serving, found = shadow.challenger.serving, shadow.compared()
+    message = admin_pb.ShadowComparison(bundle_source=shadow.challenger.source, bundle_error=shadow.challenger.error)
+    if serving is not None:
+        message.bundle_version = serving.bundle.version
+        message.bundle_load_time.CopyFrom(stamp(serving.load_time))
+    if found is not None:
+        sums = found.sums
+        message.decision_count = sums.count
+        message.dropped_count = found.dropped
+        message.failed_count = found.failed
+        message.same_action_share = sums.mean("same")
+        message.agreement = sums.mean("agreement")
+        message.difference_by_champion.CopyFrom(money(PER_DECISIONS * sums.mean("by_champion"), rules))
+        message.difference_by_champion_error.CopyFrom(money(PER_DECISIONS * sums.error("by_champion"), rules))
+        message.difference_by_challenger.CopyFrom(money(PER_DECISIONS * sums.mean("by_challenger"), rules))
+        message.difference_by_challenger_error.CopyFrom(money(PER_DECISIONS * sums.error("by_challenger"), rules))
+        message.mean_milliseconds = 1000 * sums.mean("seconds")
+        message.most_milliseconds = 1000 * sums.most_seconds
+    return message

@@ -1,14 +1,16 @@
 """The four services of the contract, each a thin layer over its use cases."""
 
+import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 import grpc
 import structlog
 
 from models.correction import Correction
-from models.errors import ChannelChoiceError, InvalidInput, NotFound, Violation
+from models.decide import Decision
+from models.errors import BundleError, ChannelChoiceError, InvalidInput, NotFound, Violation
 from models.experiments import ExperimentState
 from models.record import from_micros, to_micros
 from models.rules import Rules
@@ -16,7 +18,7 @@ from service.budgets import Standing, settle_expired, standings
 from service.bundles import BundleHolder
 from service.clock import Clock, Observe, ignore
 from service.customers import Customers
-from service.decisions import Decisions
+from service.decisions import Answer, Decisions
 from service.experiments import Experiments
 from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
 from service.gen.channelchoice.v1 import admin_service_pb2_grpc as admin_grpc
@@ -38,9 +40,11 @@ from service.rpc.answer import (
     experiment_message,
     money,
     outcome_message,
+    shadow_message,
     stamp,
 )
 from service.rpc.errors import answering, streaming, to_item
+from service.shadow import Shadow
 from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
 
@@ -76,8 +80,11 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         clock: Clock,
         streams: threading.Semaphore,
         observe: Observe = ignore,
+        tell: Callable[[Sequence[Decision]], None] = lambda _: None,
     ) -> None:
+        """`tell` is given each new decision after it was answered."""
         self.streams = streams
+        self._tell = tell
         self._decisions = decisions
         self._observe = observe
         self._rules = rules
@@ -90,6 +97,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         parse.show_time(self._observe, request.message, "earliest_time")
         parsed, is_full = parse.parse_choose(request, self._rules, self._clock.now())
         answer = self._decisions.choose(parsed)
+        self._tell_after(context, [answer])
         decision = decision_message(answer, self._rules, is_full=is_full)
         return choice_pb.ChooseChannelResponse(decision=decision, replayed=answer.is_replayed)
 
@@ -99,15 +107,18 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     ) -> choice_pb.BatchChooseChannelResponse:
         _check_size("requests", len(request.requests), MAX_BATCH)
         self._check_ids(request.requests)
-        return choice_pb.BatchChooseChannelResponse(results=self._choose_all(request.requests))
+        results, answers = self._choose_all(request.requests)
+        self._tell_after(context, answers)
+        return choice_pb.BatchChooseChannelResponse(results=results)
 
     @streaming
     def StreamChooseChannel(  # noqa: N802  # the contract's name
         self, request_iterator: Iterable[choice_pb.StreamChooseChannelRequest], context: grpc.ServicerContext
     ) -> Iterator[choice_pb.StreamChooseChannelResponse]:
         for message in request_iterator:
-            (result,) = self._choose_all([message.request])
+            (result,), answers = self._choose_all([message.request])
             yield choice_pb.StreamChooseChannelResponse(result=result)
+            self._tell(_new(answers))
 
     @answering
     def AdvanceCascade(  # noqa: N802  # the contract's name
@@ -115,6 +126,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     ) -> choice_pb.AdvanceCascadeResponse:
         parsed, is_full = parse.parse_advance(request, self._rules, self._clock.now())
         answer = self._decisions.advance(parsed)
+        self._tell_after(context, [answer])
         decision = decision_message(answer, self._rules, is_full=is_full)
         return choice_pb.AdvanceCascadeResponse(decision=decision, replayed=answer.is_replayed)
 
@@ -143,7 +155,15 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         if violations:
             raise InvalidInput(violations)
 
-    def _choose_all(self, requests: Iterable[choice_pb.ChooseChannelRequest]) -> list[choice_pb.ChooseChannelResult]:
+    def _tell_after(self, context: grpc.ServicerContext, answers: Iterable[Answer]) -> None:
+        """Tell of new decisions once the call is over; at once where it was given up meanwhile."""
+        new = _new(answers)
+        if not context.add_callback(lambda: self._tell(new)):
+            self._tell(new)
+
+    def _choose_all(
+        self, requests: Iterable[choice_pb.ChooseChannelRequest]
+    ) -> tuple[list[choice_pb.ChooseChannelResult], list[Answer]]:
         for request in requests:
             parse.show_time(self._observe, request.message, "earliest_time")
         now = self._clock.now()
@@ -162,7 +182,11 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
             else:
                 results[place].decision.CopyFrom(decision_message(answer, self._rules, is_full=is_full))
                 results[place].replayed = answer.is_replayed
-        return results
+        return results, [answer for answer in answers if isinstance(answer, Answer)]
+
+
+def _new(answers: Iterable[Answer]) -> list[Decision]:
+    return [answer.decision for answer in answers if not answer.is_replayed]
 
 
 class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
@@ -276,7 +300,9 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         learner: Learner,
         experiments: Experiments,
         start_time: datetime,
+        shadow: Shadow | None = None,
     ) -> None:
+        self._shadow = shadow
         self._store = store
         self._rules = rules
         self._clock = clock
@@ -311,12 +337,19 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             version = serving.bundle.version
             answer.corrections.extend(map(_correction, self._learner.corrections(version, self._clock.now())))
             answer.bundle_load_time.CopyFrom(stamp(serving.load_time))
+        if self._shadow is not None:
+            answer.shadow.CopyFrom(shadow_message(self._shadow, self._rules))
         return answer
 
     @answering
     def ReloadBundle(  # noqa: N802  # the contract's name
         self, request: admin_pb.ReloadBundleRequest, context: grpc.ServicerContext
     ) -> admin_pb.ReloadBundleResponse:
+        if self._shadow is not None:
+            with contextlib.suppress(
+                BundleError
+            ):  # it is in the status and the log; the champion is loaded all the same
+                self._shadow.challenger.load()
         is_changed = self._bundles.load()
         bundle = self._bundles.current
         return admin_pb.ReloadBundleResponse(bundle_version=bundle.version if bundle else "", is_changed=is_changed)

@@ -141,6 +141,94 @@ class Correction(_message.Message):
 Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
 @_typing.final
+class ShadowComparison(_message.Message):
+    """How a challenger bundle would have decided what the serving one decided, since both were there and the process began. Nothing of it is sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_SOURCE_FIELD_NUMBER: _builtins.int
+    BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
+    BUNDLE_LOAD_TIME_FIELD_NUMBER: _builtins.int
+    BUNDLE_ERROR_FIELD_NUMBER: _builtins.int
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    SAME_ACTION_SHARE_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_BY_CHAMPION_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_BY_CHAMPION_ERROR_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_BY_CHALLENGER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_BY_CHALLENGER_ERROR_FIELD_NUMBER: _builtins.int
+    MEAN_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    MOST_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    bundle_source: _builtins.str
+    """Where the challenger was taken from."""
+    bundle_version: _builtins.str
+    """Version of the challenger; empty where there is none."""
+    bundle_error: _builtins.str
+    """Why the last load failed; empty where it did not."""
+    decision_count: _builtins.int
+    """LIVE decisions that were compared, of these two bundles."""
+    dropped_count: _builtins.int
+    """Decisions that were left out since too many waited, of any bundles."""
+    failed_count: _builtins.int
+    """Decisions that the challenger could not score, of any bundles."""
+    same_action_share: _builtins.float
+    """Share of decisions in which the challenger drew the action that was served, 0 to 1."""
+    agreement: _builtins.float
+    """Mean of what the two distributions over actions have in common, 0 to 1; 1 where they are the same."""
+    mean_milliseconds: _builtins.float
+    """Milliseconds of a decision of the challenger, on average."""
+    most_milliseconds: _builtins.float
+    """The most that one took."""
+    @_builtins.property
+    def bundle_load_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was loaded. Unset where there is none."""
+
+    @_builtins.property
+    def difference_by_champion(self) -> _money_pb2.Money:
+        """What a thousand decisions of the challenger would be worth more than those served, as the serving bundle values actions."""
+
+    @_builtins.property
+    def difference_by_champion_error(self) -> _money_pb2.Money:
+        """Standard error of it."""
+
+    @_builtins.property
+    def difference_by_challenger(self) -> _money_pb2.Money:
+        """The same as the challenger values actions."""
+
+    @_builtins.property
+    def difference_by_challenger_error(self) -> _money_pb2.Money:
+        """Standard error of it."""
+
+    def __init__(
+        self,
+        *,
+        bundle_source: _builtins.str = ...,
+        bundle_version: _builtins.str = ...,
+        bundle_load_time: _timestamp_pb2.Timestamp | None = ...,
+        bundle_error: _builtins.str = ...,
+        decision_count: _builtins.int = ...,
+        dropped_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        same_action_share: _builtins.float = ...,
+        agreement: _builtins.float = ...,
+        difference_by_champion: _money_pb2.Money | None = ...,
+        difference_by_champion_error: _money_pb2.Money | None = ...,
+        difference_by_challenger: _money_pb2.Money | None = ...,
+        difference_by_challenger_error: _money_pb2.Money | None = ...,
+        mean_milliseconds: _builtins.float = ...,
+        most_milliseconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error", "dropped_count", b"dropped_count", "failed_count", b"failed_count", "mean_milliseconds", b"mean_milliseconds", "most_milliseconds", b"most_milliseconds", "same_action_share", b"same_action_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowComparison: _TypeAlias = ShadowComparison  # noqa: Y015
+
+@_typing.final
 class GetServingStatusResponse(_message.Message):
     """Answer of GetServingStatus."""
 
@@ -160,6 +248,7 @@ class GetServingStatusResponse(_message.Message):
     PERSON_COUNT_FIELD_NUMBER: _builtins.int
     MATCHED_PERSON_COUNT_FIELD_NUMBER: _builtins.int
     MERGED_PROFILE_COUNT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     service_version: _builtins.str
     """Version of the service."""
     rules_version: _builtins.str
@@ -202,6 +291,10 @@ class GetServingStatusResponse(_message.Message):
         false. Empty where no bundle serves, or it forecasts nothing.
         """
 
+    @_builtins.property
+    def shadow(self) -> Global___ShadowComparison:
+        """The challenger beside the bundle that serves. Unset where the settings name none."""
+
     def __init__(
         self,
         *,
@@ -219,10 +312,11 @@ class GetServingStatusResponse(_message.Message):
         person_count: _builtins.int = ...,
         matched_person_count: _builtins.int = ...,
         merged_profile_count: _builtins.int = ...,
+        shadow: Global___ShadowComparison | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "matched_person_count", b"matched_person_count", "merged_profile_count", b"merged_profile_count", "paused_channels", b"paused_channels", "person_count", b"person_count", "rules_version", b"rules_version", "service_version", b"service_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "matched_person_count", b"matched_person_count", "merged_profile_count", b"merged_profile_count", "paused_channels", b"paused_channels", "person_count", b"person_count", "rules_version", b"rules_version", "service_version", b"service_version", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

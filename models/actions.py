@@ -95,13 +95,14 @@ def value_actions(
     rules: Rules,
     eligible: Sequence[EligibleChannel],
     estimate: Estimate,
+    listed: tuple[Action, ...] | None = None,
 ) -> ActionTable:
-    """Put a value on every action of `list_actions(eligible)`, of which `estimate` holds the probabilities.
+    """Put a value on every action of `list_actions(eligible)`, or `listed` where that is at hand, of which `estimate` holds the probabilities.
 
     A send with a price pays the shadow price of each of the context's budgets that counts it.
     """
     message = context.message
-    actions = list_actions(eligible)
+    actions = list_actions(eligible) if listed is None else listed
     counts = [len(c.slots) for c in eligible]
     price = np.concatenate([[0.0], np.repeat([float(c.price_micros) for c in eligible], counts)])
     worth = [shadow_price_of(context.budgets, c.channel) if c.price_micros else 0.0 for c in eligible]

@@ -20,6 +20,11 @@ _RAW_SCORE = 1
 _ROW_MAJOR = 1
 _ALL_TREES = -1
 _PARAMETERS = b"num_threads=1"
+_PREDICT = (
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.c_int, ctypes.c_int),
+    *(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p),
+)
+"""Types of the arguments of LGBM_BoosterPredictForMat."""
 
 
 class BoosterError(Exception):
@@ -35,6 +40,7 @@ def library() -> Any:
     for path in sorted(Path(spec.origin).parent.glob("**/lib_lightgbm.*")):
         loaded = ctypes.CDLL(str(path))
         loaded.LGBM_GetLastError.restype = ctypes.c_char_p
+        loaded.LGBM_BoosterPredictForMat.argtypes = _PREDICT  # converts plain integers, which are cheaper to make
         return loaded
     raise BoosterError(f"no lib_lightgbm beside {spec.origin}")
 
@@ -49,6 +55,7 @@ class Booster:
 
     def __init__(self, model_text: str) -> None:
         self._handle = ctypes.c_void_p()
+        self._predict = library().LGBM_BoosterPredictForMat
         if "\nend of trees" not in model_text:
             raise BoosterError(
                 "the model's text is cut off: it has no line 'end of trees'"
@@ -81,19 +88,19 @@ class Booster:
         scores = np.empty(rows.shape[0])
         length = ctypes.c_int64()
         _check(
-            library().LGBM_BoosterPredictForMat(
+            self._predict(
                 self._handle,
-                rows.ctypes.data_as(ctypes.c_void_p),
+                rows.ctypes.data,
                 _FLOAT64,
-                ctypes.c_int32(rows.shape[0]),
-                ctypes.c_int32(rows.shape[1]),
+                rows.shape[0],
+                rows.shape[1],
                 _ROW_MAJOR,
                 _RAW_SCORE,
                 0,
                 _ALL_TREES,
                 _PARAMETERS,
-                ctypes.byref(length),
-                scores.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+                ctypes.addressof(length),
+                scores.ctypes.data,
             )
         )
         return scores

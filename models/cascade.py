@@ -83,7 +83,7 @@ def plan(
         if steps:
             least = rules.cascade.least_wait if is_learned else steps[-1].wait
             earliest = max(send.send_time, steps[-1].not_before + least)
-            allowed = next_allowed_time(_as_sent(context, rules, steps), rules, send.channel, earliest)
+            allowed = next_allowed_time(context, rules, send.channel, earliest, _as_sent(context, rules, steps))
             if allowed is None or allowed >= context.message.expire_time:
                 continue
             not_before = allowed
@@ -102,10 +102,10 @@ def sends_by_order(table: ActionTable, first: Action, order: Sequence[str]) -> t
     return (first, *(earliest[channel] for channel in order if channel in earliest))
 
 
-def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> Context:
-    """Return the context as it will be when these steps are sent, so that caps count them."""
-    message, customer = context.message, context.customer
-    sent = [
+def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> list[Contact]:
+    """Return the contacts that these steps will be when they are sent, so that caps count them."""
+    message = context.message
+    return [
         Contact(
             decision_id=context.decision_id,
             channel=step.channel,
@@ -116,7 +116,6 @@ def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> Context:
         )
         for step in steps
     ]
-    return replace(context, customer=replace(customer, contacts=(*customer.contacts, *sent)))
 
 
 def _step(number: int, channel: str, not_before: datetime, rules: Rules, table: ActionTable) -> Step:

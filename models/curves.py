@@ -269,8 +269,8 @@ class FunnelModel:
         weights, weights_alone = self._weights_of_interest(context, stages, place, made)
         click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle))
         click = self._click(click_score)
-        tilt = self._tilt(click)
-        react = self._reactions(stages, click, order_score, tilt, weights, margin_micros, harm_micros)
+        tilt, order = self._tilt(click), _logistic(order_score)
+        react = self._reactions(stages, click, order, tilt, weights, margin_micros, harm_micros)
 
         noticed = _noticed(grid, hours, of, keep, hazard) * delivered[of, None]
         worth, before = react.along(noticed, of)
@@ -307,7 +307,7 @@ class FunnelModel:
                 stages=stages,
                 click=click,
                 weights=weights_alone,
-                order=self._order(stages, click, order_score, tilt, weights_alone),
+                order=self._order(stages, click, order, tilt, weights_alone),
                 window_hours=self.description.window_hours,
             ),
         )
@@ -378,19 +378,22 @@ class FunnelModel:
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
         return _logistic(logit[:, None, :] + sigma * _NODES[:, None])
 
-    def _tilt(self, click: FloatArray) -> FloatArray:
-        """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G)."""
+    def _tilt(self, click: FloatArray) -> FloatArray | None:
+        """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G); None: it is 1."""
+        if self.description.order_interest * self.description.interest_deviation == 0:
+            return None
         buying = np.exp(self.description.order_interest * self.description.interest_deviation * _NODES)[:, None]
         mean = (_NODE_WEIGHTS @ (click * buying)) / np.maximum(_NODE_WEIGHTS @ click, _TINY)
         found: FloatArray = buying / np.maximum(mean, _TINY)[:, None, :]
         return found
 
     def _order(
-        self, stages: "_Stages", click: FloatArray, score: FloatArray, tilt: FloatArray, weights: FloatArray
+        self, stages: "_Stages", click: FloatArray, order: FloatArray, tilt: FloatArray | None, weights: FloatArray
     ) -> FloatArray:
         """Return P(order | click) at these weights, without factors and scale, shape (n, G)."""
+        if tilt is None:
+            return order
         among = (weights @ (click * tilt)) / np.maximum(weights @ click, _TINY)
-        order = _logistic(score)
         found: FloatArray = np.minimum(order + (among - 1) * np.maximum(order - stages.organic, 0.0), 1.0)
         return found
 
@@ -398,16 +401,16 @@ class FunnelModel:
         self,
         stages: "_Stages",
         click_alone: FloatArray,
-        order_score: FloatArray,
-        tilt: FloatArray,
+        order: FloatArray,
+        tilt: FloatArray | None,
         weights: FloatArray,
         margin: float,
         harm: float,
     ) -> "_Reactions":
         """Return what follows once a message is noticed, by channel and cell."""
         q = _corrected(click_alone, stages.click_factor)
-        caused = np.maximum(_logistic(order_score) - stages.organic, 0.0)
-        gain = np.minimum((stages.gain_factor[:, None] * caused)[:, None, :] * tilt, 1.0 - stages.organic)
+        caused = (stages.gain_factor[:, None] * np.maximum(order - stages.organic, 0.0))[:, None, :]
+        gain = np.minimum(caused if tilt is None else caused * tilt, 1.0 - stages.organic)
         left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
         click = weights @ q
         return _Reactions(
@@ -526,14 +529,15 @@ class _Reactions:
 
     def along(self, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return worth in a cell and P(no reaction before it) of sends of these channels, noticed with (m, G); both of shape (m, Z, G)."""
-        reacted = self.reacts[of]
-        reacted *= noticed[:, None, :]
-        np.cumsum(reacted, axis=2, out=reacted)
+        here = noticed[:, None, :]
+        reacted = self.reacts.take(of, axis=0)
+        reacted *= here
         before = np.empty_like(reacted)
         before[:, :, 0] = 1.0
-        np.subtract(1.0, reacted[:, :, :-1], out=before[:, :, 1:])
-        worth = self.worth[of]
-        worth *= noticed[:, None, :]
+        np.cumsum(reacted[:, :, :-1], axis=2, out=before[:, :, 1:])
+        np.subtract(1.0, before[:, :, 1:], out=before[:, :, 1:])
+        worth = self.worth.take(of, axis=0)
+        worth *= here
         return worth, before
 
 
@@ -629,8 +633,10 @@ def _noticed(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, haz
     total = _rates(grid, sends, of, keep, hazard).cumsum(axis=1)
     if len(grid.begin) < grid.hours:
         total = total[:, np.append(grid.begin[1:], grid.hours) - 1]
-    noticed: FloatArray = 1.0 - np.exp(-total)
-    noticed[:, 1:] -= noticed[:, :-1].copy()
+    by_then = np.negative(total, out=total)
+    np.subtract(1.0, np.exp(by_then, out=by_then), out=by_then)
+    noticed: FloatArray = by_then.copy()
+    noticed[:, 1:] -= by_then[:, :-1]
     return noticed
 
 
@@ -638,12 +644,15 @@ def _rates(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazar
     """Return the hazard of noticing sends in each hour of the grid, shape (m, H); see `_noticed`."""
     first = np.floor(sends)
     late = sends - first
-    age = np.arange(grid.hours) - (first.astype(np.intp) - grid.origin)[:, None]
-    place = np.minimum(np.maximum(age, -1), AGES + 1) + 2 + keep.shape[1] * of[:, None]
-    rates = keep.ravel()
-    kept = rates.take(place)
+    room = grid.hours + 1
+    rates = np.zeros((len(keep), keep.shape[1] + 2 * room))
+    rates[:, room:-room] = keep
+    shape = (len(rates), rates.shape[1] - grid.hours + 1, grid.hours)
+    stretches = np.ndarray(shape, buffer=rates, strides=(*rates.strides, rates.itemsize))  # by channel and first age
+    begins = np.minimum(np.maximum(grid.origin - first.astype(np.intp), -room), AGES + 1) + 2 + room
+    kept = stretches[of, begins]
     within = np.flatnonzero(late)
-    kept[within] += late[within, None] * (rates.take(place[within] - 1) - kept[within])
+    kept[within] += late[within, None] * (stretches[of[within], begins[within] - 1] - kept[within])
     begin = np.maximum(sends, grid.now) - grid.origin
     hour, end = np.minimum(begin.astype(np.intp), grid.hours - 1), grid.expire - grid.origin
     share = np.minimum(np.maximum(np.minimum(end, hour + 1) - begin, 0.0), 1.0)

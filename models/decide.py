@@ -118,8 +118,9 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     if not found.eligible:
         return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
     considered = (*found.eligible, *found.waiting)
-    estimate, degraded = _estimate(context, rules, bundle, considered)
-    planned = value_actions(context, rules, considered, estimate)
+    actions = list_actions(considered)
+    estimate, degraded = _estimate(context, rules, bundle, actions)
+    planned = value_actions(context, rules, considered, estimate, actions)
     suppressed = found.suppressed
     policy = make_policy(rules, context)
     by_order = bool(degraded) or context.message.is_owed or rules.policy.name == "rule_cascade"
@@ -211,10 +212,15 @@ def make_seed(request_id: str, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{request_id}\x1f{step}".encode()).digest()[:8]) >> 1
 
 
-def best_cascades(context: Context, rules: Rules, table: ActionTable) -> CascadeValues:
-    """Return what each send of a table is worth with the best that may follow it, under these rules."""
-    places = np.array([i for i, a in enumerate(table.actions) if a.send_time is not None], dtype=np.intp)
+def best_cascades(
+    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None
+) -> CascadeValues:
+    """Return what each send of a table, or of those `among` it, is worth with the best that may follow it, under these rules."""
+    is_send = np.array([a.send_time is not None for a in table.actions], dtype=bool)
+    places = np.flatnonzero(is_send if among is None else is_send & among)
     curves = table.curves or _plain_curves(context, rules, table, places)
+    if table.curves is not None and among is not None:
+        curves = curves.keep(among[is_send])
     least = rules.cascade.least_wait_minutes / 60
     prices = Prices(
         micros=(table.price_micros * (1 + table.shadow_price))[places],
@@ -229,12 +235,13 @@ def _plain_curves(context: Context, rules: Rules, table: ActionTable, places: ND
     """Return curves where the model draws none: the channel's wait says how long a response takes."""
     actions = [table.actions[place] for place in places]
     margin = context.message.order_margin_micros
+    waits = {key: rules.channels[key].wait / timedelta(hours=1) for key in {a.channel for a in actions}}
     return plain_curves(
         context,
         sends_of(actions),
         table.incremental_micros[places] / max(margin, 1),
         table.p_unsubscribe[places],
-        np.array([rules.channels[a.channel].wait / timedelta(hours=1) for a in actions]),
+        np.array([waits[a.channel] for a in actions]),
         margin,
         rules.harm.unsubscribe,
     )
@@ -281,7 +288,7 @@ def _free_only(found: Evaluation, rules: Rules) -> float:
         free = {a.channel for a, of_free in zip(planned.actions, is_free, strict=True) if of_free}
         if all(action.channel in free for action in used):
             return max(0.0, float(table.plan_micros.max()))
-    return max(0.0, float(best_cascades(found.context, rules, planned.keep(is_free)).value.max(initial=0.0)))
+    return max(0.0, float(best_cascades(found.context, rules, planned, is_free).value.max(initial=0.0)))
 
 
 def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeValues | None) -> tuple[Action, ...]:
@@ -315,10 +322,9 @@ def _only_reason(retry: datetime, suppressed: tuple[Suppressed, ...]) -> bool:
 
 
 def _estimate(
-    context: Context, rules: Rules, bundle: Bundle | None, eligible: tuple[EligibleChannel, ...]
+    context: Context, rules: Rules, bundle: Bundle | None, actions: tuple[Action, ...]
 ) -> tuple[Estimate, tuple[Degraded, ...]]:
     """Return the model's estimate; where there is none, zeros, and why."""
-    actions = list_actions(eligible)
     rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
     if bundle is not None:
         try:

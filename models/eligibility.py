@@ -16,7 +16,7 @@ from models import local_time
 from models.budget import BudgetState
 from models.context import ChannelOption, Contact, Context, Reason
 from models.prices import send_price
-from models.rules import FreeFirstMode, QuietHours, Rules
+from models.rules import Cap, FreeFirstMode, QuietHours, Rules
 
 _FINE_SLOTS = 4
 _NAMED = 3
@@ -65,12 +65,13 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
     eligible: list[EligibleChannel] = []
     suppressed: list[Suppressed] = []
     grid = _slot_grid(context, rules)
+    caps = _full_caps(context, rules)
     times: dict[object, _Times] = {}
     for option in context.options:
         price = send_price(context, rules, option)
         refusals = _standing_refusals(context, rules, option, price)
         if not refusals:
-            limits = _Limits(context, rules, option.channel)
+            limits = _Limits(context, rules, option.channel, caps)
             if limits.key not in times:
                 times[limits.key] = _times(context, rules, limits, grid)
             slots = times[limits.key].slots
@@ -216,49 +217,84 @@ def _time_refusals(context: Context, channel: str, times: _Times) -> list[Suppre
     return refusals
 
 
-def next_allowed_time(context: Context, rules: Rules, channel: str, moment: datetime) -> datetime | None:
-    """Return the first moment from this one on at which quiet hours and caps allow the channel; None where there is none."""
-    return _Limits(context, rules, channel).next_allowed(moment)[0]
+def next_allowed_time(
+    context: Context, rules: Rules, channel: str, moment: datetime, sent: Sequence[Contact] = ()
+) -> datetime | None:
+    """Return the first moment from this one on at which quiet hours and caps allow the channel; None where there is none.
+
+    Caps count what is `sent` as if it were among the customer's contacts.
+    """
+    return _Limits(context, rules, channel, _full_caps(context, rules, sent)).next_allowed(moment)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _FullCap:
+    """A cap that enough messages count towards to be full in some window, and those messages; those of one group count once."""
+
+    cap: Cap | None
+    """None of the topic's cap."""
+    reason: Reason
+    text: str
+    limit: int
+    window: timedelta
+    counted: list[list[Contact]]
+    full_until: datetime
+    """From then on too few of the messages are left in a window to fill it."""
+
+
+def _full_cap(
+    cap: Cap | None, reason: Reason, text: str, limit: int, window: timedelta, counted: list[list[Contact]]
+) -> _FullCap:
+    ends = sorted((max(c.end for c in group) for group in counted), reverse=True)
+    until = ends[limit - 1] + window if limit else datetime.max.replace(tzinfo=UTC)
+    return _FullCap(cap, reason, text, limit, window, counted, until)
+
+
+def _full_caps(context: Context, rules: Rules, sent: Sequence[Contact] = ()) -> list[_FullCap]:
+    """Return the caps that can be reached, whatever the channel, with what is `sent` among the contacts."""
+    message, found = context.message, list[_FullCap]()
+    if message.category != "marketing":
+        return found
+    contacts = (*context.customer.contacts, *sent, *context.reserved)
+    marketing = [c for c in contacts if c.category == "marketing"]
+    for cap in rules.caps:
+        limit = cap.limit_for(message.priority)
+        if len(marketing) >= limit:
+            counted = [[c] for c in marketing if cap.counts(c.channel)]
+            if len(counted) >= limit:
+                text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
+                if limit < cap.limit:
+                    text += f", the last for messages of priority {cap.last_for_priority} or more"
+                found.append(_full_cap(cap, Reason.FREQUENCY_CAP, text, limit, cap.window, counted))
+    topic_cap = rules.topic_cap
+    if topic_cap is not None and message.topic:
+        cascades: dict[str, list[Contact]] = {}
+        for contact in contacts:
+            if contact.topic == message.topic and contact.decision_id != context.decision_id:
+                cascades.setdefault(contact.decision_id, []).append(contact)
+        if len(cascades) >= topic_cap.limit:
+            text = f"topic {message.topic}: {topic_cap.limit} in {topic_cap.window_hours:g} h"
+            counted = list(cascades.values())
+            found.append(_full_cap(None, Reason.TOPIC_CAP, text, topic_cap.limit, topic_cap.window, counted))
+    return found
 
 
 class _Limits:
     """What limits the time of a send through one channel to one customer. Caps that cannot be reached are left out."""
 
-    def __init__(self, context: Context, rules: Rules, channel: str) -> None:
-        message, customer = context.message, context.customer
-        self._zone = local_time.zone(customer.time_zone)
+    def __init__(self, context: Context, rules: Rules, channel: str, caps: Sequence[_FullCap]) -> None:
+        self._zone = local_time.zone(context.customer.time_zone)
         self._slip = rules.channels[channel].slip
         self._quiet: QuietHours | None = None
-        self._caps: list[tuple[Reason, str, int, timedelta, list[list[Contact]]]] = []
-        if message.category != "transactional":
+        self._caps = [full for full in caps if full.cap is None or full.cap.counts(channel)]
+        if context.message.category != "transactional":
             self._quiet = rules.quiet_hours_of(channel)
         self._decide_time = context.decide_time
-        if message.category == "marketing":
-            contacts = (*customer.contacts, *context.reserved)
-            marketing = [c for c in contacts if c.category == "marketing"]
-            for cap in rules.caps:
-                if cap.counts(channel):
-                    counted = [[c] for c in marketing if cap.counts(c.channel)]
-                    limit = cap.limit_for(message.priority)
-                    if len(counted) >= limit:
-                        text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
-                        if limit < cap.limit:
-                            text += f", the last for messages of priority {cap.last_for_priority} or more"
-                        self._caps.append((Reason.FREQUENCY_CAP, text, limit, cap.window, counted))
-            if rules.topic_cap is not None and message.topic:
-                cascades: dict[str, list[Contact]] = {}
-                for contact in contacts:
-                    if contact.topic == message.topic and contact.decision_id != context.decision_id:
-                        cascades.setdefault(contact.decision_id, []).append(contact)
-                counted = list(cascades.values())
-                if len(counted) >= rules.topic_cap.limit:
-                    text = f"topic {message.topic}: {rules.topic_cap.limit} in {rules.topic_cap.window_hours:g} h"
-                    self._caps.append((Reason.TOPIC_CAP, text, rules.topic_cap.limit, rules.topic_cap.window, counted))
 
     @property
     def key(self) -> object:
         """What tells these limits from those of the request's other channels: equal keys allow the same moments."""
-        return self._quiet, self._slip, tuple(text for _, text, _, _, _ in self._caps)
+        return self._quiet, self._slip, tuple(full.text for full in self._caps)
 
     def next_allowed(self, moment: datetime) -> tuple[datetime | None, Reason | None, str]:
         """Return the first allowed moment from this one on, and what was first in the way; no moment where there is none."""
@@ -273,10 +309,12 @@ class _Limits:
                     clock = f"{self._quiet.start:%H:%M}-{self._quiet.end:%H:%M} in {self._zone.key}"
                     reason, detail = Reason.QUIET_HOURS, f"quiet hours {clock}"
             if reason is None:
-                for why, text, limit, window, counted in self._caps:
-                    later = _next_under_cap(moment, self._slip, limit, window, counted)
+                for full in self._caps:
+                    if full.full_until <= moment:
+                        continue
+                    later = _next_under_cap(moment, self._slip, full.limit, full.window, full.counted)
                     if later != moment:
-                        reason, detail = why, text + self._kept_for(moment, window, counted)
+                        reason, detail = full.reason, full.text + self._kept_for(moment, full.window, full.counted)
                         break
             if reason is None:
                 return moment, first_reason, first_detail

@@ -117,17 +117,17 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
     if found is None or decision.choice.degraded:
         return
     table = found.table
-    best: dict[str, int] = {}
+    rows: dict[str, list[int]] = {}
     for index, action in enumerate(table.actions):
         if action.send_time is not None:
-            known = best.get(action.channel)
-            if known is None or table.plan_micros[index] > table.plan_micros[known]:
-                best[action.channel] = index
-    for channel, index in sorted(best.items(), key=lambda item: -table.plan_micros[item[1]]):
+            rows.setdefault(action.channel, []).append(index)
+    plans = table.plan_micros.tolist()
+    best = {channel: max(mine, key=plans.__getitem__) for channel, mine in rows.items()}
+    for channel, index in sorted(best.items(), key=lambda item: -plans[item[1]]):
         cost = f"costs {table.price_micros[index] / 1e6:.2f}"
         if table.shadow_price[index]:
             cost += f" x {1 + table.shadow_price[index]:.2f}"
-        share = float(np.sum(found.probabilities[[a.channel == channel for a in table.actions]]))
+        share = float(np.sum(found.probabilities[rows[channel]]))
         yield (
             f"{channel}: adds {table.incremental_micros[index] / 1e6:.2f} {currency} of expected margin, {cost}, harm "
             f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}, "

@@ -6,11 +6,12 @@ is one line in FEATURES.
 """
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from models.context import Context, FeatureValue
 from models.local_time import zone
 
 FloatArray = NDArray[np.float64]
+K = TypeVar("K", bound=Hashable)
 Kind = Literal["number", "category"]
 NO_SEND = "none"
 CUSTOM_PREFIX = "x."
@@ -84,7 +86,8 @@ def _hours_since(moment: datetime, earlier: Iterable[datetime | None]) -> float 
 
 def _active_hours(context: Context, days: float) -> float:
     now = context.decide_time.timestamp() / 3600
-    return float(sum(1 for hour in context.customer.active_hours if now - 24 * days < hour))
+    hours = context.customer.active_hours
+    return float(len(hours) - bisect_right(hours, now - 24 * days))
 
 
 def _hours_since_active(context: Context) -> float | None:
@@ -282,6 +285,15 @@ class Encoder:
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
         self._codes = [column.codes for column in self.columns]
+        features = [BUILT_IN.get(column.name) for column in self.columns]
+        self._of_context = [(i, f.of_context) for i, f in enumerate(features) if f is not None and f.of_context]
+        self._of_channel = [(i, f, f.of_channel) for i, f in enumerate(features) if f is not None and f.of_channel]
+        self._of_time = [(i, f.of_time) for i, f in enumerate(features) if f is not None and f.of_time]
+        self._of_caller = [
+            (i, column.name.removeprefix(CUSTOM_PREFIX))
+            for i, column in enumerate(self.columns)
+            if features[i] is None and column.name.startswith(CUSTOM_PREFIX)
+        ]
 
     def encode_values(self, values: Mapping[str, FeatureValue]) -> FloatArray:
         """Encode the values of one action as a row, shape (n_columns,)."""
@@ -289,39 +301,38 @@ class Encoder:
         return np.array(row, dtype=np.float64)
 
     def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
-        """Encode all actions of one context, shape (n_actions, n_columns); context features are worked out once."""
-        matrix = np.full((len(actions), len(self.columns)), np.nan)
+        """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it."""
         facts = Facts.of(context)
-        by_channel = _places([action.channel for action in actions])
-        by_time = _places([action.send_time for action in actions])
-        for index, column in enumerate(self.columns):
-            feature = BUILT_IN.get(column.name)
-            if feature is None:
-                name = column.name.removeprefix(CUSTOM_PREFIX)
-                known = context.features.get(name) if name != column.name else None
-                matrix[:, index] = self._code(index, known)
-            elif feature.of_context is not None:
-                matrix[:, index] = self._code(index, feature.of_context(facts))
-            else:
-                for places in (by_time if feature.of_time is not None else by_channel).values():
-                    matrix[places, index] = self._code(index, _value(feature, facts, actions[places[0]]))
+        matrix = np.empty((len(actions), len(self.columns)))
+        matrix[:] = self._context_row(facts)
+        for places in _places([(action.channel, action.send_time is None) for action in actions]).values():
+            action = actions[places[0]]
+            for index, feature, _ in self._of_channel:
+                matrix[places, index] = self._code(index, _value(feature, facts, action))
+        for moment, places in _places([action.send_time for action in actions]).items():
+            if moment is not None:
+                for index, of_time in self._of_time:
+                    matrix[places, index] = self._code(index, of_time(facts, moment))
         return matrix
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
         """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""
-        matrix = np.full((len(channels), len(self.columns)), np.nan)
         facts = Facts.of(context)
-        for index, column in enumerate(self.columns):
-            feature = BUILT_IN.get(column.name)
-            if feature is None:
-                name = column.name.removeprefix(CUSTOM_PREFIX)
-                known = context.features.get(name) if name != column.name else None
-                matrix[:, index] = self._code(index, known)
-            elif feature.of_context is not None:
-                matrix[:, index] = self._code(index, feature.of_context(facts))
-            elif feature.of_channel is not None:
-                matrix[:, index] = [self._code(index, feature.of_channel(facts, channel)) for channel in channels]
+        matrix = np.empty((len(channels), len(self.columns)))
+        matrix[:] = self._context_row(facts)
+        for index, _, of_channel in self._of_channel:
+            matrix[:, index] = [self._code(index, of_channel(facts, channel)) for channel in channels]
         return matrix
+
+    def _context_row(self, facts: Facts) -> list[float]:
+        """Return a row of what the context says, NaN in the columns of channel and time."""
+        row = [math.nan] * len(self.columns)
+        for index, of_context in self._of_context:
+            row[index] = self._code(index, of_context(facts))
+        known = facts.context.features
+        for index, name in self._of_caller:
+            row[index] = self._code(index, known.get(name))
+        return row
 
     def _code(self, index: int, value: FeatureValue | None) -> float:
         if value is None:
@@ -331,9 +342,9 @@ class Encoder:
         return math.nan if isinstance(value, str) else float(value)
 
 
-def _places(keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+def _places(keys: Sequence[K]) -> dict[K, list[int]]:
     """Return where each key stands."""
-    found: dict[Hashable, list[int]] = {}
+    found: dict[K, list[int]] = {}
     for place, key in enumerate(keys):
         found.setdefault(key, []).append(place)
     return found

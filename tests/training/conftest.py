@@ -12,9 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-# Threads of LightGBM that wait for each other in a loop take ten times as long on a busy machine; read when its library is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+from tests.conftest import sqlite_uri
 
 
 @pytest.fixture
@@ -38,22 +36,6 @@ def outside_logs(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """An empty MLflow database, to be copied: making one takes ten seconds, a copy none. Made in a process of its own."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    script = f"from mlflow.tracking import MlflowClient\nMlflowClient({_sqlite(path)!r}, {_sqlite(path)!r}).search_registered_models()"
-    subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
-    return path
-
-
-@pytest.fixture
-def mlflow_uri(mlflow_template: Path, tmp_path: Path) -> str:
-    """The URI of a tracking store and registry with nothing in it."""
-    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
-    return _sqlite(tmp_path / "mlflow.db")
-
-
-@pytest.fixture(scope="session")
 def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real `mlflow server` on loopback that serves artifacts too, stopped at the end."""
     folder = tmp_path_factory.mktemp("server")
@@ -63,7 +45,7 @@ def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactor
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
-        _sqlite(folder / "mlflow.db"),
+        sqlite_uri(folder / "mlflow.db"),
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
@@ -95,7 +77,3 @@ def _await_health(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
                 continue
             break
     raise AssertionError(f"the MLflow server did not start: {log.read_text()}")
-
-
-def _sqlite(path: Path) -> str:
-    return f"sqlite:///{path}"

@@ -13,6 +13,8 @@ COLOURS = ("#5b6b7b", "#0f7b6c", "#c4572b", "#6a4fb3", "#b8860b", "#2f6fb2", "#8
 """Of variants and channels, the control first."""
 _WIDTH = 680
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 14, 40
+_LEAST_WIDTH = 1e-300
+"""An axis with less between its ends has one place."""
 Format = Callable[[float], str]
 
 
@@ -56,14 +58,15 @@ class _Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
+        width = self.high - self.low
+        share = (value - self.low) / width if width > _LEAST_WIDTH else 0.5
         return self.begin + share * (self.end - self.begin)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers that divide an interval: steps of 1, 2 or 5 times a power of ten."""
     span = high - low
-    if span <= 0 or not math.isfinite(span):
+    if not _LEAST_WIDTH < span < math.inf:
         return [low]
     raw = span / most
     power = 10 ** math.floor(math.log10(raw))

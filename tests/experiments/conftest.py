@@ -1,0 +1,29 @@
+"""Fixtures of the tests of experiments."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.shop import Shop, run_shop
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The shop's log, which no test changes."""
+    return run_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture
+def own_shop(shop: Shop, tmp_path: Path) -> Shop:
+    """A copy of the shop's log, for tests that change it."""
+    source = Path(shop.url.removeprefix("sqlite:///"))
+    copy = tmp_path / "own.db"
+    copy.write_bytes(source.read_bytes())
+    return replace(shop, url=f"sqlite:///{copy}")
+
+
+@pytest.fixture
+def log_url(tmp_path: Path) -> str:
+    """The URL of a decision log that nobody wrote yet."""
+    return f"sqlite:///{tmp_path / 'log.db'}"

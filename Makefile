@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format soak soak-reloads bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve
@@ -43,6 +43,10 @@ install: $(VENV)/.dev
 ## evaluate-starbucks: the whole loop on the Starbucks log in the folder DATA
 evaluate-starbucks: $(VENV)/.dev
 	$(PY) -m training evaluate-log --log starbucks --data $(DATA)
+
+## demo: an experiment from beginning to end in the simulated retailer, with its report in MLflow; `make demo DEMO=--help`
+demo: $(VENV)/.dev
+	$(PY) -m training demo $(DEMO)
 
 ## soak: the fault suite in its long form: services and PostgreSQL killed under load, then an independent check; `make soak SOAK=--help`
 soak: $(VENV)/.dev

@@ -323,7 +323,7 @@ class Page:
             yield self._card(self._name(metric), self._amount(kpi.unit, treated_mean), [f"{control}: {control_mean}"])
 
     def _notes(self) -> str:
-        found = [self._finding(finding) for finding in self.analysis.findings]
+        found = [self._finding(finding) for finding in self.analysis.findings if finding.trouble is not Trouble.SMALL]
         for treatment in self.analysis.treatments:
             found += [
                 self._reason(reason, treatment)
@@ -342,6 +342,8 @@ class Page:
                 counted=self._number(plan.counted),
                 detectable=self._percent(plan.detectable),
             )
+        if any(finding.trouble is Trouble.SMALL for finding in self.analysis.findings):
+            size = f"{size}; {self._say('small')}"
         items = "".join(f"<li>{escape(_sentence(text))}</li>" for text in [*found, size])
         return f"<h2>{escape(self._say('notes'))}</h2><ul>{items}</ul>"
 

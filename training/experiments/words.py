@@ -97,8 +97,8 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
         "ещё {figure} клиентов под наблюдением; они войдут в отчёт, когда истечёт их окно",
     ),
     "small": (
-        "about {figure} customers were planned; until then a missing effect may be a matter of size",
-        "план — около {figure} клиентов; до этого отсутствие эффекта может объясняться размером выборки",
+        "until then a missing effect may be a matter of size",
+        "до этого отсутствие эффекта может объясняться размером выборки",
     ),
     # --- first screen
     "success": ("Success metrics", "Метрики успеха"),

@@ -1,5 +1,7 @@
 """Fixtures of the tests of experiments."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture
 def own_shop(shop: Shop, tmp_path: Path) -> Shop:
     """A copy of the shop's log, for tests that change it."""
-    source = Path(shop.url.removeprefix("sqlite:///"))
     copy = tmp_path / "own.db"
-    copy.write_bytes(source.read_bytes())
+    with closing(sqlite3.connect(shop.url.removeprefix("sqlite:///"))) as source, closing(sqlite3.connect(copy)) as own:
+        source.backup(own)
     return replace(shop, url=f"sqlite:///{copy}")
 
 

@@ -13,9 +13,10 @@ from datetime import datetime
 from models.budget import GRACE, BudgetState, Period, Spending, period_of, shadow_price, state_of, update_price
 from models.context import Mode, Verdict
 from models.decide import Decision
+from models.errors import InvalidInput, NotFound, Violation
 from models.record import from_micros, to_micros
 from models.rules import EVERY, Budget, Rules
-from service.store.store import BudgetRow, OutcomeRow, Reader, ReservationRow, Unit
+from service.store.store import BudgetChangeRow, BudgetRow, OutcomeRow, Reader, ReservationRow, Unit
 
 SETTLING = ("sent", "not_sent", "delivered", "undelivered")
 _SENT = ("sent", "delivered", "undelivered")
@@ -47,6 +48,57 @@ class Standing:
     period: Period
     spending: Spending
     shadow_price: float
+    file_micros: int
+    """What the rules file says."""
+
+
+def present_budgets(reader: Reader, rules: Rules) -> tuple[Budget, ...]:
+    """Return the budgets of the rules with the amounts that operators gave them since; a changed file holds again."""
+    changes = reader.latest_budget_changes() if rules.budgets else {}
+    if not changes:
+        return rules.budgets
+    return tuple(_changed(budget, changes.get(budget.name)) for budget in rules.budgets)
+
+
+def _changed(budget: Budget, change: BudgetChangeRow | None) -> Budget:
+    if change is None or change.amount_micros is None or change.file_micros != budget.amount:
+        return budget
+    return replace(budget, amount=change.amount_micros)
+
+
+def change_amount(
+    work: Unit, rules: Rules, name: str, amount_micros: int | None, reason: str, now: datetime
+) -> Standing:
+    """Give a budget another amount from now on, None for what the rules file says; the unit holds LEDGER.
+
+    Raises
+    ------
+    NotFound: the rules have no such budget. InvalidInput: more than that is spent or set aside in the present period.
+    """
+    known = next((budget for budget in rules.budgets if budget.name == name), None)
+    if known is None:
+        raise NotFound("budget", name)
+    settle_expired(work, rules, to_micros(now))
+    changed = known if amount_micros is None else replace(known, amount=amount_micros)
+    spent = _spending(work, known, rules, now).spent_micros
+    if spent > changed.amount:
+        problem = (
+            f"is below the {spent / 1e6:.2f} that are spent or set aside in this period; "
+            "give at least that, or pause the channel to spend no more"
+        )
+        raise InvalidInput([Violation(field="cap", description=problem)])
+    before = work.latest_budget_changes().get(name)
+    work.insert_budget_change(
+        BudgetChangeRow(
+            budget=name,
+            number=1 if before is None else before.number + 1,
+            change_time=to_micros(now),
+            amount_micros=amount_micros,
+            file_micros=known.amount,
+            reason=reason,
+        )
+    )
+    return next(standing for standing in standings(work, rules, now) if standing.budget.name == name)
 
 
 def budget_states(
@@ -55,7 +107,7 @@ def budget_states(
     """Return the budgets that count sends of a campaign as they are now; of those named in `most`, no more is left than that."""
     states = [
         state_of(budget, rules, _spending(reader, budget, rules, now), now)
-        for budget in rules.budgets
+        for budget in present_budgets(reader, rules)
         if budget.campaign in (EVERY, campaign)
     ]
     return tuple(replace(s, left_micros=min(s.left_micros, most.get(s.name, s.left_micros))) for s in states)
@@ -85,7 +137,7 @@ def reserve(work: Unit, rules: Rules, decisions: Sequence[Decision]) -> None:
     ------
     BudgetShort: others have taken since what one of the decisions was to choose from.
     """
-    for budget in rules.budgets:
+    for budget in present_budgets(work, rules):
         counted = [(d, state) for d in decisions for state in d.context.budgets if state.name == budget.name]
         if not counted or all(d.context.mode is not Mode.LIVE for d, _ in counted):
             continue
@@ -137,10 +189,13 @@ def settle_expired(work: Unit, rules: Rules, now: int) -> None:
 def standings(reader: Reader, rules: Rules, now: datetime) -> list[Standing]:
     """Return every budget of the rules in its present period, a total in its only one."""
     found = []
-    for budget in rules.budgets:
+    for budget in present_budgets(reader, rules):
         period, spending = period_of(budget, rules, now), _spending(reader, budget, rules, now)
         price = shadow_price(budget, rules, spending, now) if period.holds(now) else 0.0
-        found.append(Standing(budget=budget, period=period, spending=spending, shadow_price=price))
+        file_micros = next(b.amount for b in rules.budgets if b.name == budget.name)
+        found.append(
+            Standing(budget=budget, period=period, spending=spending, shadow_price=price, file_micros=file_micros)
+        )
     return found
 
 
@@ -159,7 +214,7 @@ def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, 
     if new == old or known is None:
         return
     spending = _spending_of(known)
-    for budget in rules.budgets:
+    for budget in present_budgets(work, rules):
         moment = from_micros(now)
         if budget.name == old.budget and _key(budget, rules, moment) == old.period_start:
             spending = update_price(budget, rules, spending, moment)

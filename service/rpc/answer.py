@@ -190,6 +190,7 @@ def budget_message(standing: Standing, rules: Rules) -> admin_pb.Budget:
         reserved=money(standing.spending.reserved_micros, rules),
         committed=money(standing.spending.committed_micros, rules),
         shadow_price=standing.shadow_price,
+        file_cap=money(standing.file_micros, rules),
     )
 
 

@@ -14,7 +14,7 @@ from models.errors import BundleError, ChannelChoiceError, InvalidInput, NotFoun
 from models.experiments import ExperimentState
 from models.record import from_micros, to_micros
 from models.rules import Rules
-from service.budgets import Standing, settle_expired, standings
+from service.budgets import Standing, change_amount, settle_expired, standings
 from service.bundles import BundleHolder
 from service.clock import Clock, Observe, ignore
 from service.customers import Customers
@@ -375,6 +375,22 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
                 if channel in ("", standing.budget.channel) and campaign in ("", standing.budget.campaign)
             ]
         )
+
+    @answering
+    def SetBudget(  # noqa: N802  # the contract's name
+        self, request: admin_pb.SetBudgetRequest, context: grpc.ServicerContext
+    ) -> admin_pb.SetBudgetResponse:
+        check = parse.Checker(self._rules, self._clock.now())
+        name = check.text("budget", request.budget, 64, is_required=True)
+        reason = check.text("reason", request.reason, 512, is_required=True)
+        cap = check.money("cap", request, "cap")
+        if cap == 0:
+            check.refuse("cap.micros", "is 0; to spend nothing pause the channel")
+        check.finish()
+        now = self._clock.now()
+        standing = self._store.write(lambda work: change_amount(work, self._rules, name, cap, reason, now), [LEDGER])
+        _log.info("budget changed", budget=name, cap_micros=standing.budget.amount, reason=reason)
+        return admin_pb.SetBudgetResponse(budget=budget_message(standing, self._rules))
 
     @answering
     def PauseChannel(  # noqa: N802  # the contract's name

@@ -154,6 +154,23 @@ reservations = Table(
     Index("reservations_by_expiry", "reserved_micros", "expire_time"),
 )
 
+budget_changes = Table(
+    "budget_changes",
+    metadata,
+    Column("budget", String(64), primary_key=True, comment="name in the rules file"),
+    Column("number", Integer, primary_key=True, comment="of the budget's changes, from 1; the latest holds"),
+    Column("change_time", BigInteger, nullable=False),
+    Column("amount_micros", BigInteger, nullable=True, comment="null: what the rules file says again"),
+    Column(
+        "file_micros",
+        BigInteger,
+        nullable=False,
+        comment="what the rules file said then; with another amount there, the file holds",
+    ),
+    Column("reason", String(512), nullable=False),
+    comment="what operators changed, in order",
+)
+
 pauses = Table(
     "pauses",
     metadata,

@@ -161,6 +161,9 @@ _READS: dict[str, ClauseElement] = {
     .order_by(_b.period_start.desc())
     .limit(literal_column("1"))
     .offset(literal_column("0")),
+    "list_budget_changes": _select(schema.budget_changes).order_by(
+        schema.budget_changes.c.budget, schema.budget_changes.c.number
+    ),
     "list_reservations": _select(schema.reservations)
     .where(_r.decision_id == bindparam("decision_id"), _r.step == bindparam("step"))
     .order_by(_r.budget),
@@ -188,6 +191,7 @@ _WRITES: dict[str, ClauseElement] = {
     "insert_contact": schema.contacts.insert(),
     "insert_reservation": schema.reservations.insert(),
     "insert_pause": schema.pauses.insert(),
+    "insert_budget_change": schema.budget_changes.insert(),
     "insert_exposure": schema.exposures.insert(),
     "delete_exposures": schema.exposures.delete().where(_e.customer_key == bindparam("customer_key")),
     "move_exposures": _update(schema.exposures, ["customer_key"], ["customer_key"]),

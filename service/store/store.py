@@ -145,6 +145,18 @@ class BudgetRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetChangeRow:
+    """What an operator made of a budget's amount; the columns are those of schema.budget_changes."""
+
+    budget: str
+    number: int
+    change_time: int
+    amount_micros: int | None
+    file_micros: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationRow:
     """What one send takes of one budget; the columns are those of schema.reservations."""
 
@@ -358,6 +370,14 @@ class Reader:
         rows = self._rows("list_experiment_changes", experiment=experiment)
         return [ExperimentChangeRow(**dict(zip(_names(ExperimentChangeRow), row, strict=True))) for row in rows]
 
+    def latest_budget_changes(self) -> dict[str, BudgetChangeRow]:
+        """Return the latest change of each budget that has any."""
+        rows = [
+            BudgetChangeRow(**dict(zip(_names(BudgetChangeRow), row, strict=True)))
+            for row in self._rows("list_budget_changes")
+        ]
+        return {row.budget: row for row in rows}
+
     def list_reservations(self, decision_id: str, step: int) -> list[ReservationRow]:
         rows = self._rows("list_reservations", decision_id=decision_id, step=step)
         return [ReservationRow(**dict(zip(_names(ReservationRow), row, strict=True))) for row in rows]
@@ -430,6 +450,9 @@ class Unit(Reader):
     def add_budget(self, row: BudgetRow) -> None:
         """Add these amounts to a budget's period, which begins with them where it is not there, and set its price."""
         self._run("add_budget", _values(row))
+
+    def insert_budget_change(self, row: BudgetChangeRow) -> None:
+        self._cursor.insert("insert_budget_change", _values(row))
 
     def insert_reservation(self, row: ReservationRow) -> None:
         self._cursor.insert("insert_reservation", _values(row))

@@ -406,6 +406,7 @@ class Budget(_message.Message):
     RESERVED_FIELD_NUMBER: _builtins.int
     COMMITTED_FIELD_NUMBER: _builtins.int
     SHADOW_PRICE_FIELD_NUMBER: _builtins.int
+    FILE_CAP_FIELD_NUMBER: _builtins.int
     budget: _builtins.str
     """Name of the budget in the rules file."""
     channel: _builtins.str
@@ -434,6 +435,10 @@ class Budget(_message.Message):
     def committed(self) -> _money_pb2.Money:
         """Spent."""
 
+    @_builtins.property
+    def file_cap(self) -> _money_pb2.Money:
+        """What the rules file says; cap is another where it was changed with SetBudget."""
+
     def __init__(
         self,
         *,
@@ -446,10 +451,11 @@ class Budget(_message.Message):
         reserved: _money_pb2.Money | None = ...,
         committed: _money_pb2.Money | None = ...,
         shadow_price: _builtins.float = ...,
+        file_cap: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "committed", b"committed", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "committed", b"committed", "file_cap", b"file_cap", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "campaign", b"campaign", "cap", b"cap", "channel", b"channel", "committed", b"committed", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved", "shadow_price", b"shadow_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "campaign", b"campaign", "cap", b"cap", "channel", b"channel", "committed", b"committed", "file_cap", b"file_cap", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved", "shadow_price", b"shadow_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,6 +484,64 @@ class GetBudgetsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBudgetsResponse: _TypeAlias = GetBudgetsResponse  # noqa: Y015
+
+@_typing.final
+class SetBudgetRequest(_message.Message):
+    """Request of SetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    CAP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    budget: _builtins.str
+    """Name of the budget in the rules file. Required."""
+    reason: _builtins.str
+    """Why, up to 512 characters. Required."""
+    @_builtins.property
+    def cap(self) -> _money_pb2.Money:
+        """The amount of this period and those after it, above 0, and not below what is reserved and committed. Unset: what the rules file says again. It
+        holds until the file says another amount.
+        """
+
+    def __init__(
+        self,
+        *,
+        budget: _builtins.str = ...,
+        cap: _money_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cap", b"cap", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBudgetRequest: _TypeAlias = SetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class SetBudgetResponse(_message.Message):
+    """Answer of SetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The budget as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBudgetResponse: _TypeAlias = SetBudgetResponse  # noqa: Y015
 
 @_typing.final
 class PauseChannelRequest(_message.Message):

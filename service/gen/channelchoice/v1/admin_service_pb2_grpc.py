@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsRequest.SerializeToString,
                 response_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsResponse.FromString,
                 _registered_method=True)
+        self.SetBudget = channel.unary_unary(
+                '/channelchoice.v1.AdminService/SetBudget',
+                request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetRequest.SerializeToString,
+                response_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetResponse.FromString,
+                _registered_method=True)
         self.PauseChannel = channel.unary_unary(
                 '/channelchoice.v1.AdminService/PauseChannel',
                 request_serializer=channelchoice_dot_v1_dot_admin__service__pb2.PauseChannelRequest.SerializeToString,
@@ -92,6 +97,13 @@ class AdminServiceServicer:
 
     def GetBudgets(self, request, context):
         """Reads the budgets of the rules file in their present periods, with what is reserved and spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudget(self, request, context):
+        """Gives a budget another amount, from the next decision on in every replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +154,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetBudgets,
                     request_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsRequest.FromString,
                     response_serializer=channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsResponse.SerializeToString,
+            ),
+            'SetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudget,
+                    request_deserializer=channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetRequest.FromString,
+                    response_serializer=channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetResponse.SerializeToString,
             ),
             'PauseChannel': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseChannel,
@@ -246,6 +263,33 @@ class AdminService:
             '/channelchoice.v1.AdminService/GetBudgets',
             channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsRequest.SerializeToString,
             channelchoice_dot_v1_dot_admin__service__pb2.GetBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/channelchoice.v1.AdminService/SetBudget',
+            channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetRequest.SerializeToString,
+            channelchoice_dot_v1_dot_admin__service__pb2.SetBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class AdminServiceStub:
     """Loads the bundle again from where the settings point, beside the one that serves; swaps only if it verifies."""
     GetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetsRequest, _admin_service_pb2.GetBudgetsResponse]
     """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
+    SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetBudgetRequest, _admin_service_pb2.SetBudgetResponse]
+    """Gives a budget another amount, from the next decision on in every replica."""
     PauseChannel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseChannelRequest, _admin_service_pb2.PauseChannelResponse]
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]
@@ -59,6 +61,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Loads the bundle again from where the settings point, beside the one that serves; swaps only if it verifies."""
     GetBudgets: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetBudgetsRequest, _admin_service_pb2.GetBudgetsResponse]  # type: ignore[assignment]
     """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
+    SetBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetBudgetRequest, _admin_service_pb2.SetBudgetResponse]  # type: ignore[assignment]
+    """Gives a budget another amount, from the next decision on in every replica."""
     PauseChannel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseChannelRequest, _admin_service_pb2.PauseChannelResponse]  # type: ignore[assignment]
     """Suppresses a channel for everybody with CHANNEL_PAUSED."""
     ResumeChannel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeChannelRequest, _admin_service_pb2.ResumeChannelResponse]  # type: ignore[assignment]
@@ -94,6 +98,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetBudgetsResponse, _abc.Awaitable[_admin_service_pb2.GetBudgetsResponse]]:
         """Reads the budgets of the rules file in their present periods, with what is reserved and spent."""
+
+    @_abc_1.abstractmethod
+    def SetBudget(
+        self,
+        request: _admin_service_pb2.SetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetBudgetResponse, _abc.Awaitable[_admin_service_pb2.SetBudgetResponse]]:
+        """Gives a budget another amount, from the next decision on in every replica."""
 
     @_abc_1.abstractmethod
     def PauseChannel(

@@ -1,6 +1,6 @@
 """From decisions to the contract's messages."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -285,6 +285,6 @@ def shadow_message(shadow: Shadow, rules: Rules) -> admin_pb.ShadowComparison:
         message.difference_by_champion_error.CopyFrom(money(PER_DECISIONS * sums.error("by_champion"), rules))
         message.difference_by_challenger.CopyFrom(money(PER_DECISIONS * sums.mean("by_challenger"), rules))
         message.difference_by_challenger_error.CopyFrom(money(PER_DECISIONS * sums.error("by_challenger"), rules))
-        message.mean_milliseconds = 1000 * sums.mean("seconds")
-        message.most_milliseconds = 1000 * sums.most_seconds
+        message.mean_latency.FromTimedelta(timedelta(seconds=sums.mean("seconds")))
+        message.longest_latency.FromTimedelta(timedelta(seconds=sums.most_seconds))
     return message

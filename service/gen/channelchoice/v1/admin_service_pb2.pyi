@@ -6,6 +6,7 @@ AdminService: how the service is doing, and the levers of its operators."""
 from service.gen.channelchoice.v1 import money_pb2 as _money_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -159,8 +160,8 @@ class ShadowComparison(_message.Message):
     DIFFERENCE_BY_CHAMPION_ERROR_FIELD_NUMBER: _builtins.int
     DIFFERENCE_BY_CHALLENGER_FIELD_NUMBER: _builtins.int
     DIFFERENCE_BY_CHALLENGER_ERROR_FIELD_NUMBER: _builtins.int
-    MEAN_MILLISECONDS_FIELD_NUMBER: _builtins.int
-    MOST_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    MEAN_LATENCY_FIELD_NUMBER: _builtins.int
+    LONGEST_LATENCY_FIELD_NUMBER: _builtins.int
     bundle_source: _builtins.str
     """Where the challenger was taken from."""
     bundle_version: _builtins.str
@@ -177,10 +178,6 @@ class ShadowComparison(_message.Message):
     """Share of decisions in which the challenger drew the action that was served, 0 to 1."""
     agreement: _builtins.float
     """Mean of what the two distributions over actions have in common, 0 to 1; 1 where they are the same."""
-    mean_milliseconds: _builtins.float
-    """Milliseconds of a decision of the challenger, on average."""
-    most_milliseconds: _builtins.float
-    """The most that one took."""
     @_builtins.property
     def bundle_load_time(self) -> _timestamp_pb2.Timestamp:
         """When it was loaded. Unset where there is none."""
@@ -201,6 +198,14 @@ class ShadowComparison(_message.Message):
     def difference_by_challenger_error(self) -> _money_pb2.Money:
         """Standard error of it."""
 
+    @_builtins.property
+    def mean_latency(self) -> _duration_pb2.Duration:
+        """How long a decision of the challenger takes on average."""
+
+    @_builtins.property
+    def longest_latency(self) -> _duration_pb2.Duration:
+        """The longest that one took."""
+
     def __init__(
         self,
         *,
@@ -217,12 +222,12 @@ class ShadowComparison(_message.Message):
         difference_by_champion_error: _money_pb2.Money | None = ...,
         difference_by_challenger: _money_pb2.Money | None = ...,
         difference_by_challenger_error: _money_pb2.Money | None = ...,
-        mean_milliseconds: _builtins.float = ...,
-        most_milliseconds: _builtins.float = ...,
+        mean_latency: _duration_pb2.Duration | None = ...,
+        longest_latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error", "longest_latency", b"longest_latency", "mean_latency", b"mean_latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error", "dropped_count", b"dropped_count", "failed_count", b"failed_count", "mean_milliseconds", b"mean_milliseconds", "most_milliseconds", b"most_milliseconds", "same_action_share", b"same_action_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "difference_by_challenger", b"difference_by_challenger", "difference_by_challenger_error", b"difference_by_challenger_error", "difference_by_champion", b"difference_by_champion", "difference_by_champion_error", b"difference_by_champion_error", "dropped_count", b"dropped_count", "failed_count", b"failed_count", "longest_latency", b"longest_latency", "mean_latency", b"mean_latency", "same_action_share", b"same_action_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

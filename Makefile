@@ -18,12 +18,12 @@ GENERATED := service/gen
 .PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
-run: $(VENV)/.serve
+run: $(VENV)/.serve models/libwalk.so
 	$(PY) -m training starter --if-missing var/starter
 	$(PY) -m service --bundle var/starter --example
 
 ## test: install everything, check the contract, style and types, and pass the tests
-test: check
+test: check models/libwalk.so
 	$(PY) -m pytest -n 2
 
 check: $(VENV)/.dev check-proto
@@ -38,7 +38,7 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 
 ## install: everything, for training and for work on the project itself
-install: $(VENV)/.dev
+install: $(VENV)/.dev models/libwalk.so
 
 ## evaluate-starbucks: the whole loop on the Starbucks log in the folder DATA
 evaluate-starbucks: $(VENV)/.dev
@@ -57,19 +57,23 @@ soak-reloads: $(VENV)/.dev
 	$(PY) -m tests.faults.reloads $(RELOADS)
 
 ## bench: server CPU per decision, as ratios against floors measured in the same run
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev models/libwalk.so
 	$(PY) -m tests.benchmarks --rounds 5
 
 ## bench-commits: what sharing commits earns on SQLite and PostgreSQL, beside a commit for each row
 bench-commits: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.commits
 
-bench-quick: $(VENV)/.dev
+bench-quick: $(VENV)/.dev models/libwalk.so
 	$(PY) -m tests.benchmarks --rounds 2 --calls 300
 
 ## bench-money: what the service, rules by hand, bandit libraries and oracles earn in the simulated retailer; `make bench-money MONEY=--help`
 bench-money: $(VENV)/.dev
 	$(PY) -m training.world $(MONEY)
+
+# The fast scorer; where there is no C compiler LightGBM scores.
+models/libwalk.so: models/walk.c
+	cc -O3 -shared -fPIC -o $@ $< || echo "no C compiler: LightGBM itself will score"
 
 $(VENV)/.uv: requirements/uv.lock
 	$(PYTHON) -m venv $(VENV)
@@ -110,4 +114,4 @@ release-proto: $(VENV)/.dev
 	$(BUF) build --output tests/contract/released.binpb
 
 clean:
-	rm -rf $(VENV) var
+	rm -rf $(VENV) var models/libwalk.so

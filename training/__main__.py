@@ -18,6 +18,9 @@ from training.options import share as _share
 
 if TYPE_CHECKING:
     from service.store.store import Store
+    from training.dataset import Dataset
+
+_WINDOW_HOURS = 72
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     train = command(
         "train", _train, "fit a response model on a decision log, as an MLflow run with a registered bundle"
     )
-    train.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
+    train.add_argument("--log", metavar="URL", help=f"decision log (default: {_LOG})")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="in place of a log: what `dataset` has written")
     train.add_argument(
         "--window-hours",
         type=_number(float, 0, is_included=False),
-        default=72,
-        help="an order counts within this after a decision (default: 72)",
+        help="an order counts within this after a decision (default: 72, or that of --data)",
     )
     train.add_argument("--until", type=moment, help="only decisions before this UTC time, such as 2026-11-01T00:00")
     train.add_argument(
@@ -117,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--leaves", type=_number(int, 2), default=8, help="leaves of a tree (default: 8)")
     train.add_argument("--seed", type=_number(int, 0), default=0)
 
+    _add_dataset(command)
     _add_evaluate(command)
     _add_replay(command)
     _add_gate(command)
@@ -179,6 +183,24 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", default="channel-choice", help="MLflow experiment (default: channel-choice)")
     parser.add_argument(
         "--name", default="channel-choice", help="name of the registered model (default: channel-choice)"
+    )
+
+
+def _add_dataset(command: Command) -> None:
+    dataset = command(
+        "dataset", _dataset, "write training data as Parquet files with a digest and a description of every column"
+    )
+    dataset.add_argument("--log", default=_LOG, metavar="URL", help=f"decision log (default: {_LOG})")
+    dataset.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="folder for the files")
+    dataset.add_argument(
+        "--window-hours",
+        type=_number(float, 0, is_included=False),
+        default=_WINDOW_HOURS,
+        help=f"an order counts within this after a decision (default: {_WINDOW_HOURS})",
+    )
+    dataset.add_argument("--until", type=moment, help="only decisions before this UTC time")
+    dataset.add_argument(
+        "--as-of", type=moment, help="UTC time until which the log is complete (default: its newest entry)"
     )
 
 
@@ -441,15 +463,55 @@ def _starter_log(options: argparse.Namespace, store: "Store", key: bytes, progre
     return f"{write_log(store, decisions, identities)} decisions written to {options.to}"
 
 
-def _train(options: argparse.Namespace) -> None:
+def _dataset(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from training.frames import DESCRIPTION, write_frames
+
+    window = timedelta(hours=options.window_hours)
+    with tqdm(desc="dataset", unit=" decisions", disable=None) as bar:
+        found = write_frames(options.log, options.to, window, options.until, options.as_of, bar.update)
+    print(f"{found.decisions} decisions, {found.closed} of them with a closed window, in {len(found.files)} files")
+    print(f"{len(found.columns)} columns, described in {options.to / DESCRIPTION}")
+    print(f"digest {found.digest}")
+    print(f"next: python -m training train --data {options.to}")
+
+
+def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
+    """Return what to learn from, and what it is called.
+
+    Raises
+    ------
+    InvalidInput: options that do not go together.
+    """
     from training.dataset import read_dataset
+    from training.frames import read_description, read_frames
+
+    if options.data is None:
+        log = options.log or _LOG
+        window = timedelta(hours=options.window_hours or _WINDOW_HOURS)
+        return read_dataset(log, window, options.until, options.exclude, options.as_of, with_early=True), log
+    given = {"--log": options.log, "--window-hours": options.window_hours, "--as-of": options.as_of}
+    found = [
+        Violation(field=name, description="was settled when --data was written; leave it out")
+        for name, value in given.items()
+        if value is not None
+    ]
+    if found:
+        raise InvalidInput(found, "train")
+    return read_frames(options.data, options.until, options.exclude, with_early=True), read_description(
+        options.data
+    ).log
+
+
+def _train(options: argparse.Namespace) -> None:
     from training.doubts import find_doubts
     from training.fit import fit
     from training.grow import Hyperparameters
     from training.registry import MlflowRegistry
 
-    window = timedelta(hours=options.window_hours)
-    data = read_dataset(options.log, window, options.until, options.exclude, options.as_of, with_early=True)
+    data, name = _training_data(options)
+    window = timedelta(hours=data.window_hours)
     for doubt in find_doubts(data):
         print(f"note: {doubt}")
     if data.early is not None:
@@ -457,7 +519,7 @@ def _train(options: argparse.Namespace) -> None:
             f"{len(data.early)} decisions with an open window teach what was seen and clicked so far, and nothing of orders"
         )
     hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
-    fitted = fit(data, hyper, options.log)
+    fitted = fit(data, hyper, name)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
     for name, value in fitted.metrics.items():
         print(f"  {name:28} {value:.5g}")

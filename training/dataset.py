@@ -12,11 +12,11 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,13 @@ from models.record import features_from_json, from_micros, to_micros
 from service.store.engine import asking, describe, is_postgres, parse_url
 
 FloatArray = NDArray[np.float64]
+ActiveHours = tuple[tuple[int, ...], ...]
 _RARE = 5
 
 _NEWEST = """
 SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes) newest
 """
-_DECISIONS = """
+DATASET_QUERY = """
 SELECT d.decision_id, d.step, d.decide_time, d.channel, d.propensity, d.price_micros, d.order_margin_micros, d.features,
   (SELECT count(*) FROM outcomes o WHERE o.customer_key = d.customer_key AND o.occur_time > d.decide_time
      AND o.occur_time <= d.decide_time + :window AND o.type IN ('order', 'store_purchase')
@@ -228,7 +229,7 @@ def read_dataset(
         complete, span = asked["as_of"], asked["window"]
         if with_early:
             asked["least"] = min(span, _REPORT // timedelta(microseconds=1))
-        rows = [tuple(row) for row in connection.execute(text(_DECISIONS.format(rows=which, closed=CLOSED)), asked)]
+        rows = [tuple(row) for row in connection.execute(text(DATASET_QUERY.format(rows=which, closed=CLOSED)), asked)]
     closed = sum(row[2] + span <= complete for row in rows)
     if not closed:
         raise LogUnusable(
@@ -244,12 +245,35 @@ def read_dataset(
 
 def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str], watched_hours: FloatArray) -> Dataset:
     features = [features_from_json(str(row[7])) for row in rows]
-    _check_excluded(features, exclude)
+    check_excluded({name for values in features for name in values}, exclude)
     columns = find_columns(features, exclude)
     encoder = Encoder(columns)
     matrix = np.array([encoder.encode_values(values) for values in features])
+    return assemble(columns, matrix, *arrays_of(rows, watched_hours))
+
+
+def assemble(columns: tuple[Column, ...], matrix: FloatArray, arrays: dict[str, Any], active: ActiveHours) -> Dataset:
+    """Put a data set together; `arrays` are those of `arrays_of`. Columns in which nothing varies are left out."""
     columns, matrix = _without_constant(columns, matrix)
-    numbers: dict[str, Any] = {
+    digest = hashlib.sha256(repr((columns, active)).encode())
+    numbers = [array for name, array in arrays.items() if name not in ("channel", "customer", "time_zone")]
+    for array in (matrix, arrays["channel"], *numbers, arrays["time_zone"], _by_appearance(arrays["customer"])):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return Dataset(columns=columns, matrix=matrix, digest=digest.hexdigest(), active_hours=active, **arrays)
+
+
+def arrays_of(rows: Sequence[tuple[object, ...]], watched_hours: FloatArray) -> tuple[dict[str, Any], ActiveHours]:
+    """Return the arrays of a data set, but its matrix, of rows of the query, each of shape (n,), and the active hours of the customers.
+
+    Raises
+    ------
+    LogUnusable: a propensity is not in (0, 1].
+    """
+    contexts = [_of_context(str(row[16])) for row in rows]
+    arrays: dict[str, Any] = {
+        "channel": np.array([str(row[3]) for row in rows]),
+        "customer": np.array([str(row[15]) for row in rows]),
+        "time_zone": np.array([of.time_zone for of in contexts]),
         "decide_time": np.array([row[2] for row in rows], dtype=np.int64),
         "propensity": np.array([row[4] for row in rows], dtype=np.float64),
         "price": np.array([0 if row[17] else row[5] for row in rows], dtype=np.float64) / 1e6,
@@ -261,30 +285,37 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str], watched_
         "delivered": np.array([not (row[13] or row[17]) for row in rows], dtype=np.float64),
         "cancelled": np.array([row[17] for row in rows], dtype=np.float64),
         "watched_hours": watched_hours,
-        **_times(rows),
+        **_times(rows, contexts),
     }
-    propensity = numbers["propensity"]
+    propensity = arrays["propensity"]
     if not np.all((propensity > 0) & (propensity <= 1)):
         bad = rows[int(np.flatnonzero(~((propensity > 0) & (propensity <= 1)))[0])]
         raise LogUnusable(
             f"decision {bad[0]} step {bad[1]} has propensity {bad[4]}, which is not in (0, 1]; mend the log"
         )
-    channel = np.array([str(row[3]) for row in rows])
-    keys, persons = np.array([str(row[15]) for row in rows]), [json.loads(str(row[16]))["customer"] for row in rows]
-    zones = np.array([str(person["time_zone"]) for person in persons])
-    active = tuple(tuple(person.get("active_hours", ())) for person in persons)
-    digest = hashlib.sha256(repr((columns, active)).encode())
-    for array in (matrix, channel, *numbers.values(), zones, _by_appearance(keys)):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return Dataset(
-        columns=columns,
-        matrix=matrix,
-        channel=channel,
-        digest=digest.hexdigest(),
-        customer=keys,
-        time_zone=zones,
-        active_hours=active,
-        **numbers,
+    return arrays, tuple(of.active_hours for of in contexts)
+
+
+class _OfContext(NamedTuple):
+    """What a data set has of a context."""
+
+    time_zone: str
+    active_hours: tuple[int, ...]
+    begin_hours: float
+    expire_hours: float
+    half_life_hours: float
+
+
+def _of_context(text: str) -> _OfContext:
+    context = json.loads(text)
+    customer, message = context["customer"], context["message"]
+    half_life = message.get("relevance_half_life_seconds")
+    return _OfContext(
+        time_zone=str(customer["time_zone"]),
+        active_hours=tuple(customer.get("active_hours", ())),
+        begin_hours=_hour_of(message["earliest_time"]),
+        expire_hours=_hour_of(message["expire_time"]),
+        half_life_hours=math.inf if half_life is None else float(half_life) / 3600,
     )
 
 
@@ -294,18 +325,16 @@ def _by_appearance(keys: NDArray[np.str_]) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(str(key), len(numbers)) for key in keys], dtype=np.intp)
 
 
-def _times(rows: Sequence[tuple[object, ...]]) -> dict[str, FloatArray]:
+def _times(rows: Sequence[tuple[object, ...]], contexts: Sequence[_OfContext]) -> dict[str, FloatArray]:
     """Return when each message was sent, seen and clicked, and how long it is worth something."""
     send = _hours([row[14] for row in rows])
-    messages = [json.loads(str(row[16]))["message"] for row in rows]
-    half_lives = [message.get("relevance_half_life_seconds") for message in messages]
     return {
         "send_hours": send,
         "seen_hours": np.maximum(_hours([row[12] for row in rows]) - send, 0.0),
         "clicked_hours": np.maximum(_hours([row[11] for row in rows]) - send, 0.0),
-        "begin_hours": np.array([_hour_of(message["earliest_time"]) for message in messages]),
-        "expire_hours": np.array([_hour_of(message["expire_time"]) for message in messages]),
-        "half_life_hours": np.array([np.inf if x is None else float(x) / 3600 for x in half_lives]),
+        "begin_hours": np.array([of.begin_hours for of in contexts]),
+        "expire_hours": np.array([of.expire_hours for of in contexts]),
+        "half_life_hours": np.array([of.half_life_hours for of in contexts]),
     }
 
 
@@ -317,8 +346,13 @@ def _hour_of(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp() / 3600
 
 
-def _check_excluded(features: Iterable[dict[str, FeatureValue]], exclude: Sequence[str]) -> None:
-    seen = {name for values in features for name in values}
+def check_excluded(seen: Collection[str], exclude: Sequence[str]) -> None:
+    """Check that features to leave out are in the log, or at least in the list.
+
+    Raises
+    ------
+    LogUnusable: one is not.
+    """
     for name in exclude:
         if name not in seen and name not in BUILT_IN:
             raise LogUnusable(f"the log has no feature {name} to leave out; it has {', '.join(sorted(seen))}")
@@ -336,12 +370,20 @@ def find_columns(features: Sequence[dict[str, FeatureValue]], exclude: Sequence[
     for values in features:
         for name in values.keys() & texts:
             counts[name][category_name(values[name])] += 1
-    names = [f.name for f in FEATURES if f.name in seen] + sorted(n for n in seen if n.startswith(CUSTOM_PREFIX))
+    return make_columns(seen, counts, exclude)
+
+
+def make_columns(
+    seen: Iterable[str], counts: Mapping[str, Mapping[str, int]], exclude: Sequence[str]
+) -> tuple[Column, ...]:
+    """Return the columns of the features seen, of which those with counts of their values are categories."""
+    known = set(seen)
+    names = [f.name for f in FEATURES if f.name in known] + sorted(n for n in known if n.startswith(CUSTOM_PREFIX))
     columns: list[Column] = []
     for name in names:
         if name in exclude:
             continue
-        if name in texts:
+        if name in counts:
             kept = sorted(value for value, count in counts[name].items() if count >= _RARE or name == "channel")
             columns.append(Column(name=name, kind="category", categories=tuple(kept)))
         else:

@@ -13,12 +13,25 @@ from urllib.request import urlopen
 import pytest
 
 from tests.conftest import sqlite_uri
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture
 def log_url(tmp_path: Path) -> str:
     """The URL of a decision log that nobody wrote yet."""
     return f"sqlite:///{tmp_path / 'log.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_log_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a decision log that nobody wrote yet, on each engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'log.db'}"
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.make_migrated()
+        yield url
+        server.drop(url)
 
 
 @pytest.fixture(scope="session")

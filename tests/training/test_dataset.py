@@ -1,6 +1,6 @@
 """Training data: which decisions are in it, what their labels are, and which columns they have."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 from models.context import FeatureValue, Mode
 from models.errors import LogUnusable
 from models.features import FEATURES, Encoder
-from tests.postgres import PostgresServer
 from tests.training.examples import (
     DAY,
     HOUR,
@@ -34,16 +33,10 @@ from training.journal import LoggedDecision, LoggedOutcome
 SECOND = timedelta(seconds=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture
+def log_url(each_log_url: str) -> str:
     """The URL of a decision log that nobody wrote yet, on each engine."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'log.db'}"
-    else:
-        server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.make_migrated()
-        yield url
-        server.drop(url)
+    return each_log_url
 
 
 def read_one(url: str, *decisions: LoggedDecision) -> tuple[float, float, float]:

@@ -53,22 +53,21 @@ def assert_same(found: Dataset, expected: Dataset) -> None:
         assert_same(found.early, expected.early)
 
 
-@pytest.mark.parametrize("chunk", [7, 100, 100_000])
-@pytest.mark.parametrize("part", [20, 100_000])
+@pytest.mark.parametrize(("chunk", "part"), [(7, 20), (100, 100_000), (100_000, 20)])
 def test_what_is_read_back_is_what_the_log_gives(
-    log_url: str, tmp_path: Path, chunk: int, part: int, monkeypatch: pytest.MonkeyPatch
+    each_log_url: str, tmp_path: Path, chunk: int, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However it is cut into chunks and parts, the data set is that of the log to the bit, with and without open windows."""
-    write(log_url, mixed())
+    write(each_log_url, mixed())
     monkeypatch.setattr("training.frames._PART", part)
     monkeypatch.setattr("training.frames._CHUNK", chunk)
 
-    described = write_frames(log_url, tmp_path / "frames", WINDOW)
+    described = write_frames(each_log_url, tmp_path / "frames", WINDOW)
 
-    both = read_dataset(log_url, WINDOW, with_early=True)
+    both = read_dataset(each_log_url, WINDOW, with_early=True)
     assert both.early is not None
     assert_same(read_frames(tmp_path / "frames", with_early=True), both)
-    assert_same(read_frames(tmp_path / "frames"), read_dataset(log_url, WINDOW))
+    assert_same(read_frames(tmp_path / "frames"), read_dataset(each_log_url, WINDOW))
     assert (described.decisions, described.closed) == (len(both) + len(both.early), len(both))
     assert (len(described.files) == 1) == (part > described.decisions or chunk > described.decisions)
 

@@ -145,12 +145,12 @@ def spree(count: int, gap: timedelta, *, customers: int = 1) -> list[LoggedDecis
     ]
 
 
-def test_caps_count_what_the_replay_has_sent(log_url: str, bundle: Bundle) -> None:
+def test_caps_count_what_the_replay_has_sent(each_log_url: str, bundle: Bundle) -> None:
     """Where the log sent nothing, a cap of one a week lets the replay send one message a week to each customer, and no more."""
-    write(log_url, [*spree(20, 12 * HOUR, customers=2), closing()])
+    write(each_log_url, [*spree(20, 12 * HOUR, customers=2), closing()])
     rules = replace(SMS_ONLY, caps=(Cap(name="week", limit=1, window_hours=168),))
 
-    found = run(log_url, "rule_cascade", rules, bundle)
+    found = run(each_log_url, "rule_cascade", rules, bundle)
 
     assert found.sends["sms"].tolist() == [1, 1] + [0] * 12 + [1, 1] + [0] * 4
 

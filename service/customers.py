@@ -61,11 +61,13 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matches:
-    """How often a person was asked for, how often one of their identities was known before, and how many profiles were merged into others."""
+    """How often a person was asked for, how often one of their identities was known before, how many profiles were merged into others, and how many of those
+    contradicted what they were merged into."""
 
     persons: int = 0
     matched: int = 0
     merged: int = 0
+    contradicting: int = 0
 
 
 class Customers:
@@ -127,14 +129,15 @@ class Customers:
                         held.enter_context(locks.pop_all())
                         break  # else merged into another person meanwhile
             key = found[0] if found else _first_key(hashes)
+            contradicting = 0
             if len(found) > 1 and is_merging:
                 now = to_micros(self._clock.now())
-                key = self._store.write(lambda unit: merge(unit, found, now), person_locks(found))
+                key, contradicting = self._store.write(lambda unit: merge(unit, found, now), person_locks(found))
             new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
             person = self._resolved(key, new)
             if found and person.version is None and self._store.read(lambda r: r.find_identities(hashes)) != keys:
                 raise PersonChanged  # merged into another by another process, just before they were read
-            self._count(is_matched=bool(found), merged=len(found) - 1 if is_merging else 0)
+            self._count(bool(found), len(found) - 1 if is_merging else 0, contradicting)
             yield person
 
     @property
@@ -143,13 +146,14 @@ class Customers:
         with self._count_lock:
             return self._matches
 
-    def _count(self, *, is_matched: bool, merged: int) -> None:
+    def _count(self, is_matched: bool, merged: int, contradicting: int) -> None:
         with self._count_lock:
             known = self._matches
             self._matches = Matches(
                 persons=known.persons + 1,
                 matched=known.matched + is_matched,
                 merged=known.merged + max(merged, 0),
+                contradicting=known.contradicting + contradicting,
             )
 
     @contextmanager
@@ -296,8 +300,8 @@ def keep_person(unit: Unit, person: Resolved, moment: int) -> None:
         raise PersonChanged
 
 
-def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
-    """Merge several people into the one known longest, and return their key.
+def merge(unit: Unit, keys: Sequence[str], moment: int) -> tuple[str, int]:
+    """Merge several people into the one known longest; return their key, and how many of the others contradicted that one.
 
     Raises
     ------
@@ -307,9 +311,12 @@ def merge(unit: Unit, keys: Sequence[str], moment: int) -> str:
     if None in created.values():
         raise PersonChanged
     winner = min(keys, key=lambda key: (created[key], key))
+    losers = [key for key in keys if key != winner]
+    profile = unit.find_profile(winner) or Profile()
+    contradicting = sum(profile.contradicts(unit.find_profile(loser) or Profile()) for loser in losers)
     learn_merge(unit, keys)
-    unit.merge_customers(winner, [key for key in keys if key != winner], moment)
-    return winner
+    unit.merge_customers(winner, losers, moment)
+    return winner, contradicting
 
 
 def contact_memory(rules: Rules) -> timedelta:

@@ -332,6 +332,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
             person_count=matches.persons,
             matched_person_count=matches.matched,
             merged_profile_count=matches.merged,
+            contradicting_profile_count=matches.contradicting,
         )
         if serving is not None:
             version = serving.bundle.version

@@ -47,6 +47,16 @@ class Profile:
             reachability={**self.reachability, **newer.reachability},
         )
 
+    def contradicts(self, other: "Profile") -> bool:
+        """Tell whether two profiles say different things of one person: a zone, locale, country, feature or consent that both know, and not alike."""
+        for one, two in ((self.time_zone, other.time_zone), (self.locale, other.locale), (self.country, other.country)):
+            if one and two and one != two:
+                return True
+        if any(self.features[name] != other.features[name] for name in self.features.keys() & other.features.keys()):
+            return True
+        both = self.consents.keys() & other.consents.keys()
+        return any(self.consents[channel].state != other.consents[channel].state for channel in both)
+
     def withdrawn(self, channel: str, evidence: str, moment: datetime) -> "Profile":
         """Return this profile with consent to one channel withdrawn at that moment."""
         said = ConsentRecord(state="denied", evidence=evidence, consent_time=moment)

@@ -106,6 +106,20 @@ def test_the_status_tells_the_match_rate(admin: Served) -> None:
     status = status_of(admin)
 
     assert (status.person_count, status.matched_person_count, status.merged_profile_count) == (4, 2, 1)
+    assert status.contradicting_profile_count == 0
+
+
+def test_profiles_that_contradict_each_other_are_counted(admin: Served) -> None:
+    """Two profiles of different zones that turn out to be one are counted; where only one of them knows a zone, they agree."""
+    people = {"a": "Europe/Moscow", "b": "Asia/Omsk", "c": ""}
+    customers = [Customer(customer=CustomerRef(customer_id=name, time_zone=zone)) for name, zone in people.items()]
+    admin.customers.UpsertCustomers(UpsertCustomersRequest(customers=customers), metadata=ADMIN)
+    for number, (name, mail) in enumerate((("a", "m"), ("b", "m"), ("a", "n"), ("c", "n"))):
+        request = choose_request(f"link-{number}", customer=name, identities=[identity(mail)])
+        decide(admin, request)
+
+    status = status_of(admin)
+    assert (status.merged_profile_count, status.contradicting_profile_count) == (2, 1)
 
 
 def test_the_status_tells_what_exploring_costs_a_thousand_decisions(tmp_path: Path, good_bundle: Path) -> None:

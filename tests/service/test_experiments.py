@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.rules import parse_rules
 from service.gen.channelchoice.v1.admin_service_pb2 import (
     EXPERIMENT_STATE_PAUSED,
     EXPERIMENT_STATE_RUNNING,
@@ -21,10 +22,13 @@ from service.gen.channelchoice.v1.channel_choice_service_pb2 import (
 from service.gen.channelchoice.v1.customer_pb2 import CustomerRef
 from service.gen.channelchoice.v1.customer_service_pb2 import EraseCustomerRequest
 from service.gen.channelchoice.v1.decision_pb2 import DECISION_MODE_DRY_RUN, DECISION_MODE_SHADOW, Decision
-from tests.service.examples import HOUR, RULES, choose_request, identity
+from service.gen.channelchoice.v1.outcome_pb2 import OUTCOME_TYPE_ORDER, OUTCOME_TYPE_UNSUBSCRIBE
+from service.gen.channelchoice.v1.outcome_service_pb2 import ReportOutcomesRequest
+from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, identity, outcome
 from tests.service.security import ADMIN, write_tokens
 from tests.service.served import Served, refused, serve
 from tests.service.test_admin import make_bundle
+from training.experiments.people import read_people
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -222,3 +226,23 @@ def test_the_whole_batch_of_a_customer_is_decided_by_their_variant(service: Serv
 
     assert len({r.decision.experiments[0].variant for r in results}) == 1
     assert service.rows("SELECT count(*) FROM exposures") == [(1,)]
+
+
+def test_the_report_reads_both_engines(service: Served) -> None:
+    """What a report is made from is read from either engine: exposures, decisions and outcomes of the experiment."""
+    found = variants(service)
+    rules = parse_rules(RULES + EXPERIMENT)
+    first = decide(service, choose_request("ask-0", customer="customer-0"))
+    bought = outcome("order", OUTCOME_TYPE_ORDER, decision_id=first.decision_id, occur_time=NOW + HOUR)
+    stopped = outcome("stop", OUTCOME_TYPE_UNSUBSCRIBE, decision_id=first.decision_id, occur_time=NOW + HOUR)
+    request = ReportOutcomesRequest(outcomes=[bought, stopped])
+    service.outcomes.ReportOutcomes(request, metadata=ADMIN)
+    service.clock.move(20 * DAY)
+    decide(service, choose_request("late", customer="late"))
+
+    people = read_people(service.database, rules.experiments[0], rules)
+    assert people.exposed == {v.variant: v.customer_count for v in show(service).variants}
+    assert people.figures["orders"].sum() == people.figures["unsubscribed"].sum() == 1
+    assert people.figures["margin"].sum() == 900
+    assert people.figures["messages"].sum() == len(found)
+    assert people.open_windows == 1

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$channelchoice/v1/admin_service.proto\x12\x10\x63hannelchoice.v1\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x17GetServingStatusRequest\"`\n\rPausedChannel\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"s\n\nCorrection\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12\x11\n\tdeviation\x18\x04 \x01(\x01\x12\x10\n\x08observed\x18\x05 \x01(\x01\x12\x10\n\x08\x65xpected\x18\x06 \x01(\x01\"\xd9\x04\n\x10ShadowComparison\x12\x15\n\rbundle_source\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x05 \x01(\x03\x12\x15\n\rdropped_count\x18\x06 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x03\x12\x19\n\x11same_action_share\x18\x08 \x01(\x01\x12\x11\n\tagreement\x18\t \x01(\x01\x12\x37\n\x16\x64ifference_by_champion\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12=\n\x1c\x64ifference_by_champion_error\x18\x0b \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x39\n\x18\x64ifference_by_challenger\x18\x0c \x01(\x0b\x32\x17.channelchoice.v1.Money\x12?\n\x1e\x64ifference_by_challenger_error\x18\r \x01(\x0b\x32\x17.channelchoice.v1.Money\x12/\n\x0cmean_latency\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0flongest_latency\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x04\n\x18GetServingStatusResponse\x12\x17\n\x0fservice_version\x18\x01 \x01(\t\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rbundle_source\x18\x04 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x06 \x01(\t\x12\x38\n\x0fpaused_channels\x18\x07 \x03(\x0b\x32\x1f.channelchoice.v1.PausedChannel\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64\x65\x63ision_count\x18\t \x01(\x03\x12\x31\n\x10\x65xploration_cost\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x31\n\x0b\x63orrections\x18\x0b \x03(\x0b\x32\x1c.channelchoice.v1.Correction\x12\x14\n\x0cperson_count\x18\x0c \x01(\x03\x12\x1c\n\x14matched_person_count\x18\r \x01(\x03\x12\x1c\n\x14merged_profile_count\x18\x0e \x01(\x03\x12\x32\n\x06shadow\x18< \x01(\x0b\x32\".channelchoice.v1.ShadowComparison\"\x15\n\x13ReloadBundleRequest\"B\n\x14ReloadBundleResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x12\n\nis_changed\x18\x02 \x01(\x08\"6\n\x11GetBudgetsRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\t\"\xe5\x02\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\x12\x35\n\x11period_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x03\x63\x61p\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12)\n\x08reserved\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12*\n\tcommitted\x18\x08 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x14\n\x0cshadow_price\x18\t \x01(\x01\x12)\n\x08\x66ile_cap\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\"?\n\x12GetBudgetsResponse\x12)\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.channelchoice.v1.Budget\"X\n\x10SetBudgetRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12$\n\x03\x63\x61p\x18\x02 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x11SetBudgetResponse\x12(\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.channelchoice.v1.Budget\"6\n\x13PauseChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x14PauseChannelResponse\x12\x37\n\x0epaused_channel\x18\x01 \x01(\x0b\x32\x1f.channelchoice.v1.PausedChannel\"\'\n\x14ResumeChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\"+\n\x15ResumeChannelResponse\x12\x12\n\nwas_paused\x18\x01 \x01(\x08\"L\n\x11\x45xperimentVariant\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ustomer_count\x18\x03 \x01(\x03\"\x97\x01\n\x10\x45xperimentChange\x12/\n\x0b\x63hange_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x10\n\x08\x65xposure\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xec\x02\n\nExperiment\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x10\n\x08\x65xposure\x18\x03 \x01(\x01\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05layer\x18\x06 \x01(\t\x12\x35\n\x08variants\x18\x07 \x03(\x0b\x32#.channelchoice.v1.ExperimentVariant\x12\x1c\n\x14mixed_customer_count\x18\x08 \x01(\x03\x12\x33\n\x07\x63hanges\x18\t \x03(\x0b\x32\".channelchoice.v1.ExperimentChange\x12\x0f\n\x07problem\x18\n \x01(\t\",\n\x16ListExperimentsRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\"L\n\x17ListExperimentsResponse\x12\x31\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1c.channelchoice.v1.Experiment\"\x93\x01\n\x17UpdateExperimentRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x15\n\x08\x65xposure\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x0b\n\t_exposure\"L\n\x18UpdateExperimentResponse\x12\x30\n\nexperiment\x18\x01 \x01(\x0b\x32\x1c.channelchoice.v1.Experiment*\x8c\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPERIMENT_STATE_RUNNING\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02\x12\x1c\n\x18\x45XPERIMENT_STATE_STOPPED\x10\x03\x32\x9b\x06\n\x0c\x41\x64minService\x12i\n\x10GetServingStatus\x12).channelchoice.v1.GetServingStatusRequest\x1a*.channelchoice.v1.GetServingStatusResponse\x12]\n\x0cReloadBundle\x12%.channelchoice.v1.ReloadBundleRequest\x1a&.channelchoice.v1.ReloadBundleResponse\x12W\n\nGetBudgets\x12#.channelchoice.v1.GetBudgetsRequest\x1a$.channelchoice.v1.GetBudgetsResponse\x12T\n\tSetBudget\x12\".channelchoice.v1.SetBudgetRequest\x1a#.channelchoice.v1.SetBudgetResponse\x12]\n\x0cPauseChannel\x12%.channelchoice.v1.PauseChannelRequest\x1a&.channelchoice.v1.PauseChannelResponse\x12`\n\rResumeChannel\x12&.channelchoice.v1.ResumeChannelRequest\x1a\'.channelchoice.v1.ResumeChannelResponse\x12\x66\n\x0fListExperiments\x12(.channelchoice.v1.ListExperimentsRequest\x1a).channelchoice.v1.ListExperimentsResponse\x12i\n\x10UpdateExperiment\x12).channelchoice.v1.UpdateExperimentRequest\x1a*.channelchoice.v1.UpdateExperimentResponseB$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$channelchoice/v1/admin_service.proto\x12\x10\x63hannelchoice.v1\x1a\x1c\x63hannelchoice/v1/money.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x17GetServingStatusRequest\"`\n\rPausedChannel\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"s\n\nCorrection\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12\x11\n\tdeviation\x18\x04 \x01(\x01\x12\x10\n\x08observed\x18\x05 \x01(\x01\x12\x10\n\x08\x65xpected\x18\x06 \x01(\x01\"\xd9\x04\n\x10ShadowComparison\x12\x15\n\rbundle_source\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x05 \x01(\x03\x12\x15\n\rdropped_count\x18\x06 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x07 \x01(\x03\x12\x19\n\x11same_action_share\x18\x08 \x01(\x01\x12\x11\n\tagreement\x18\t \x01(\x01\x12\x37\n\x16\x64ifference_by_champion\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12=\n\x1c\x64ifference_by_champion_error\x18\x0b \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x39\n\x18\x64ifference_by_challenger\x18\x0c \x01(\x0b\x32\x17.channelchoice.v1.Money\x12?\n\x1e\x64ifference_by_challenger_error\x18\r \x01(\x0b\x32\x17.channelchoice.v1.Money\x12/\n\x0cmean_latency\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0flongest_latency\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd8\x04\n\x18GetServingStatusResponse\x12\x17\n\x0fservice_version\x18\x01 \x01(\t\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rbundle_source\x18\x04 \x01(\t\x12\x34\n\x10\x62undle_load_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62undle_error\x18\x06 \x01(\t\x12\x38\n\x0fpaused_channels\x18\x07 \x03(\x0b\x32\x1f.channelchoice.v1.PausedChannel\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64\x65\x63ision_count\x18\t \x01(\x03\x12\x31\n\x10\x65xploration_cost\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x31\n\x0b\x63orrections\x18\x0b \x03(\x0b\x32\x1c.channelchoice.v1.Correction\x12\x14\n\x0cperson_count\x18\x0c \x01(\x03\x12\x1c\n\x14matched_person_count\x18\r \x01(\x03\x12\x1c\n\x14merged_profile_count\x18\x0e \x01(\x03\x12#\n\x1b\x63ontradicting_profile_count\x18\x0f \x01(\x03\x12\x32\n\x06shadow\x18< \x01(\x0b\x32\".channelchoice.v1.ShadowComparison\"\x15\n\x13ReloadBundleRequest\"B\n\x14ReloadBundleResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x12\n\nis_changed\x18\x02 \x01(\x08\"6\n\x11GetBudgetsRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\t\"\xe5\x02\n\x06\x42udget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61mpaign\x18\x03 \x01(\t\x12\x35\n\x11period_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x03\x63\x61p\x18\x06 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12)\n\x08reserved\x18\x07 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12*\n\tcommitted\x18\x08 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x14\n\x0cshadow_price\x18\t \x01(\x01\x12)\n\x08\x66ile_cap\x18\n \x01(\x0b\x32\x17.channelchoice.v1.Money\"?\n\x12GetBudgetsResponse\x12)\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x18.channelchoice.v1.Budget\"X\n\x10SetBudgetRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12$\n\x03\x63\x61p\x18\x02 \x01(\x0b\x32\x17.channelchoice.v1.Money\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x11SetBudgetResponse\x12(\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x18.channelchoice.v1.Budget\"6\n\x13PauseChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x14PauseChannelResponse\x12\x37\n\x0epaused_channel\x18\x01 \x01(\x0b\x32\x1f.channelchoice.v1.PausedChannel\"\'\n\x14ResumeChannelRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\"+\n\x15ResumeChannelResponse\x12\x12\n\nwas_paused\x18\x01 \x01(\x08\"L\n\x11\x45xperimentVariant\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ustomer_count\x18\x03 \x01(\x03\"\x97\x01\n\x10\x45xperimentChange\x12/\n\x0b\x63hange_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x10\n\x08\x65xposure\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xec\x02\n\nExperiment\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x10\n\x08\x65xposure\x18\x03 \x01(\x01\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05layer\x18\x06 \x01(\t\x12\x35\n\x08variants\x18\x07 \x03(\x0b\x32#.channelchoice.v1.ExperimentVariant\x12\x1c\n\x14mixed_customer_count\x18\x08 \x01(\x03\x12\x33\n\x07\x63hanges\x18\t \x03(\x0b\x32\".channelchoice.v1.ExperimentChange\x12\x0f\n\x07problem\x18\n \x01(\t\",\n\x16ListExperimentsRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\"L\n\x17ListExperimentsResponse\x12\x31\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1c.channelchoice.v1.Experiment\"\x93\x01\n\x17UpdateExperimentRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.channelchoice.v1.ExperimentState\x12\x15\n\x08\x65xposure\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x0b\n\t_exposure\"L\n\x18UpdateExperimentResponse\x12\x30\n\nexperiment\x18\x01 \x01(\x0b\x32\x1c.channelchoice.v1.Experiment*\x8c\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPERIMENT_STATE_RUNNING\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02\x12\x1c\n\x18\x45XPERIMENT_STATE_STOPPED\x10\x03\x32\x9b\x06\n\x0c\x41\x64minService\x12i\n\x10GetServingStatus\x12).channelchoice.v1.GetServingStatusRequest\x1a*.channelchoice.v1.GetServingStatusResponse\x12]\n\x0cReloadBundle\x12%.channelchoice.v1.ReloadBundleRequest\x1a&.channelchoice.v1.ReloadBundleResponse\x12W\n\nGetBudgets\x12#.channelchoice.v1.GetBudgetsRequest\x1a$.channelchoice.v1.GetBudgetsResponse\x12T\n\tSetBudget\x12\".channelchoice.v1.SetBudgetRequest\x1a#.channelchoice.v1.SetBudgetResponse\x12]\n\x0cPauseChannel\x12%.channelchoice.v1.PauseChannelRequest\x1a&.channelchoice.v1.PauseChannelResponse\x12`\n\rResumeChannel\x12&.channelchoice.v1.ResumeChannelRequest\x1a\'.channelchoice.v1.ResumeChannelResponse\x12\x66\n\x0fListExperiments\x12(.channelchoice.v1.ListExperimentsRequest\x1a).channelchoice.v1.ListExperimentsResponse\x12i\n\x10UpdateExperiment\x12).channelchoice.v1.UpdateExperimentRequest\x1a*.channelchoice.v1.UpdateExperimentResponseB$P\x01Z channelchoice/v1;channelchoicev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'channelchoice.v1.admin_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'P\001Z channelchoice/v1;channelchoicev1'
-  _globals['_EXPERIMENTSTATE']._serialized_start=3465
-  _globals['_EXPERIMENTSTATE']._serialized_end=3605
+  _globals['_EXPERIMENTSTATE']._serialized_start=3502
+  _globals['_EXPERIMENTSTATE']._serialized_end=3642
   _globals['_GETSERVINGSTATUSREQUEST']._serialized_start=153
   _globals['_GETSERVINGSTATUSREQUEST']._serialized_end=178
   _globals['_PAUSEDCHANNEL']._serialized_start=180
@@ -46,43 +46,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHADOWCOMPARISON']._serialized_start=396
   _globals['_SHADOWCOMPARISON']._serialized_end=997
   _globals['_GETSERVINGSTATUSRESPONSE']._serialized_start=1000
-  _globals['_GETSERVINGSTATUSRESPONSE']._serialized_end=1563
-  _globals['_RELOADBUNDLEREQUEST']._serialized_start=1565
-  _globals['_RELOADBUNDLEREQUEST']._serialized_end=1586
-  _globals['_RELOADBUNDLERESPONSE']._serialized_start=1588
-  _globals['_RELOADBUNDLERESPONSE']._serialized_end=1654
-  _globals['_GETBUDGETSREQUEST']._serialized_start=1656
-  _globals['_GETBUDGETSREQUEST']._serialized_end=1710
-  _globals['_BUDGET']._serialized_start=1713
-  _globals['_BUDGET']._serialized_end=2070
-  _globals['_GETBUDGETSRESPONSE']._serialized_start=2072
-  _globals['_GETBUDGETSRESPONSE']._serialized_end=2135
-  _globals['_SETBUDGETREQUEST']._serialized_start=2137
-  _globals['_SETBUDGETREQUEST']._serialized_end=2225
-  _globals['_SETBUDGETRESPONSE']._serialized_start=2227
-  _globals['_SETBUDGETRESPONSE']._serialized_end=2288
-  _globals['_PAUSECHANNELREQUEST']._serialized_start=2290
-  _globals['_PAUSECHANNELREQUEST']._serialized_end=2344
-  _globals['_PAUSECHANNELRESPONSE']._serialized_start=2346
-  _globals['_PAUSECHANNELRESPONSE']._serialized_end=2425
-  _globals['_RESUMECHANNELREQUEST']._serialized_start=2427
-  _globals['_RESUMECHANNELREQUEST']._serialized_end=2466
-  _globals['_RESUMECHANNELRESPONSE']._serialized_start=2468
-  _globals['_RESUMECHANNELRESPONSE']._serialized_end=2511
-  _globals['_EXPERIMENTVARIANT']._serialized_start=2513
-  _globals['_EXPERIMENTVARIANT']._serialized_end=2589
-  _globals['_EXPERIMENTCHANGE']._serialized_start=2592
-  _globals['_EXPERIMENTCHANGE']._serialized_end=2743
-  _globals['_EXPERIMENT']._serialized_start=2746
-  _globals['_EXPERIMENT']._serialized_end=3110
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=3112
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=3156
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=3158
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=3234
-  _globals['_UPDATEEXPERIMENTREQUEST']._serialized_start=3237
-  _globals['_UPDATEEXPERIMENTREQUEST']._serialized_end=3384
-  _globals['_UPDATEEXPERIMENTRESPONSE']._serialized_start=3386
-  _globals['_UPDATEEXPERIMENTRESPONSE']._serialized_end=3462
-  _globals['_ADMINSERVICE']._serialized_start=3608
-  _globals['_ADMINSERVICE']._serialized_end=4403
+  _globals['_GETSERVINGSTATUSRESPONSE']._serialized_end=1600
+  _globals['_RELOADBUNDLEREQUEST']._serialized_start=1602
+  _globals['_RELOADBUNDLEREQUEST']._serialized_end=1623
+  _globals['_RELOADBUNDLERESPONSE']._serialized_start=1625
+  _globals['_RELOADBUNDLERESPONSE']._serialized_end=1691
+  _globals['_GETBUDGETSREQUEST']._serialized_start=1693
+  _globals['_GETBUDGETSREQUEST']._serialized_end=1747
+  _globals['_BUDGET']._serialized_start=1750
+  _globals['_BUDGET']._serialized_end=2107
+  _globals['_GETBUDGETSRESPONSE']._serialized_start=2109
+  _globals['_GETBUDGETSRESPONSE']._serialized_end=2172
+  _globals['_SETBUDGETREQUEST']._serialized_start=2174
+  _globals['_SETBUDGETREQUEST']._serialized_end=2262
+  _globals['_SETBUDGETRESPONSE']._serialized_start=2264
+  _globals['_SETBUDGETRESPONSE']._serialized_end=2325
+  _globals['_PAUSECHANNELREQUEST']._serialized_start=2327
+  _globals['_PAUSECHANNELREQUEST']._serialized_end=2381
+  _globals['_PAUSECHANNELRESPONSE']._serialized_start=2383
+  _globals['_PAUSECHANNELRESPONSE']._serialized_end=2462
+  _globals['_RESUMECHANNELREQUEST']._serialized_start=2464
+  _globals['_RESUMECHANNELREQUEST']._serialized_end=2503
+  _globals['_RESUMECHANNELRESPONSE']._serialized_start=2505
+  _globals['_RESUMECHANNELRESPONSE']._serialized_end=2548
+  _globals['_EXPERIMENTVARIANT']._serialized_start=2550
+  _globals['_EXPERIMENTVARIANT']._serialized_end=2626
+  _globals['_EXPERIMENTCHANGE']._serialized_start=2629
+  _globals['_EXPERIMENTCHANGE']._serialized_end=2780
+  _globals['_EXPERIMENT']._serialized_start=2783
+  _globals['_EXPERIMENT']._serialized_end=3147
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=3149
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=3193
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=3195
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=3271
+  _globals['_UPDATEEXPERIMENTREQUEST']._serialized_start=3274
+  _globals['_UPDATEEXPERIMENTREQUEST']._serialized_end=3421
+  _globals['_UPDATEEXPERIMENTRESPONSE']._serialized_start=3423
+  _globals['_UPDATEEXPERIMENTRESPONSE']._serialized_end=3499
+  _globals['_ADMINSERVICE']._serialized_start=3645
+  _globals['_ADMINSERVICE']._serialized_end=4440
 # @@protoc_insertion_point(module_scope)

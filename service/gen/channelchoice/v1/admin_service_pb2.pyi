@@ -253,6 +253,7 @@ class GetServingStatusResponse(_message.Message):
     PERSON_COUNT_FIELD_NUMBER: _builtins.int
     MATCHED_PERSON_COUNT_FIELD_NUMBER: _builtins.int
     MERGED_PROFILE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTRADICTING_PROFILE_COUNT_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     service_version: _builtins.str
     """Version of the service."""
@@ -272,6 +273,10 @@ class GetServingStatusResponse(_message.Message):
     """How many of them named an identity that was known before: the match rate is this over person_count."""
     merged_profile_count: _builtins.int
     """How many profiles were merged into others since the start, since somebody named identities of both."""
+    contradicting_profile_count: _builtins.int
+    """How many of them contradicted the profile that they were merged into: another zone, locale, country, feature or consent. The profile known longest holds, of consents what
+    was said last.
+    """
     @_builtins.property
     def bundle_load_time(self) -> _timestamp_pb2.Timestamp:
         """When the bundle began to serve. Unset where there is none."""
@@ -317,11 +322,12 @@ class GetServingStatusResponse(_message.Message):
         person_count: _builtins.int = ...,
         matched_person_count: _builtins.int = ...,
         merged_profile_count: _builtins.int = ...,
+        contradicting_profile_count: _builtins.int = ...,
         shadow: Global___ShadowComparison | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_load_time", b"bundle_load_time", "exploration_cost", b"exploration_cost", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "matched_person_count", b"matched_person_count", "merged_profile_count", b"merged_profile_count", "paused_channels", b"paused_channels", "person_count", b"person_count", "rules_version", b"rules_version", "service_version", b"service_version", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_error", b"bundle_error", "bundle_load_time", b"bundle_load_time", "bundle_source", b"bundle_source", "bundle_version", b"bundle_version", "contradicting_profile_count", b"contradicting_profile_count", "corrections", b"corrections", "decision_count", b"decision_count", "exploration_cost", b"exploration_cost", "matched_person_count", b"matched_person_count", "merged_profile_count", b"merged_profile_count", "paused_channels", b"paused_channels", "person_count", b"person_count", "rules_version", b"rules_version", "service_version", b"service_version", "shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,7 +48,7 @@ start_time = {start}
 end_time = {end}
 window_days = {window_days}
 success = ["net_value", "spend"]
-guardrails = [{{ metric = "unsubscribe_rate", margin = 0.25 }}, {{ metric = "conversion", margin = 0.25 }}]
+guardrails = [{{ metric = "unsubscribe_rate", margin = 0.25 }}, {{ metric = "conversion", margin = 0.4 }}]
 minimum_detectable_effect = 0.25
 
 [[experiments.variants]]

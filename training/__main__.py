@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made"
     )
     on_a_real_log.add_argument("--seed", type=_number(int, 0), default=0)
+    _add_plan(command)
     add_commands(command)
     return parser
 
@@ -254,6 +255,33 @@ def _add_replay(command: Command) -> None:
         "--no-off-policy", action="store_true", help="leave the off-policy estimates out, which fit models on the log"
     )
     replayed.add_argument("--no-mlflow", action="store_true", help="print only, without a run in MLflow")
+
+
+def _add_plan(command: Command) -> None:
+    plan = command(
+        "plan", _plan, "plan a whole campaign within a budget: who gets what, and what more money would earn"
+    )
+    plan.add_argument("--requests", required=True, type=Path, metavar="FILE", help="Parquet file, see docs/planning.md")
+    plan.add_argument("--bundle", required=True, type=Path, metavar="FOLDER", help="bundle that says what is expected")
+    plan.add_argument("--budget", required=True, type=_number(float, 0), help="in units of the rules' currency")
+    plan.add_argument("--to", required=True, type=Path, metavar="FILE", help="Parquet file to write")
+    plan.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file (default: the service's)")
+    plan.add_argument("--workers", type=_number(int, 1), default=1, help="processes here (default: 1)")
+    plan.add_argument("--engine", choices=["local", "dask"], default="local", help="where it is scored")
+    plan.add_argument("--cluster", metavar="ADDRESS", help="with dask: the scheduler, such as tcp://10.0.0.5:8786")
+    plan.add_argument(
+        "--scratch", type=Path, help="folder for partitions, which every worker sees (default: the system's)"
+    )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from training.plan import plan_command
+
+    if options.engine == "dask" and not options.cluster:
+        raise InvalidInput(
+            [Violation(field="--cluster", description="is missing; name the scheduler's address")], "plan"
+        )
+    print(plan_command(options))
 
 
 def _add_gate(command: Command) -> None:

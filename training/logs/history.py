@@ -142,7 +142,7 @@ class _Maker:
     def _logged(self, row: _Row, decision_id: str, state: CustomerState, tried: tuple[str, ...]) -> LoggedDecision:
         rules, step, moment = self._rules, _step(row), from_micros(row["decide_time"])
         prices = {channel: round(price * 1e6) for channel, price in row.get("prices") or ()}
-        message = _message(row, rules)
+        message = message_of(row, rules)
         context = Context(
             decision_id=decision_id,
             step=step,
@@ -157,7 +157,7 @@ class _Maker:
                 for channel in row["eligible"]
             ),
             seed=make_seed(row["request_id"], step),
-            features=_features(row),
+            features=features_of(row),
             tried=tried,
         )
         channel, price = row["channel"], row.get("price")
@@ -176,7 +176,8 @@ class _Maker:
         )
 
 
-def _message(row: _Row, rules: Rules) -> Message:
+def message_of(row: _Row, rules: Rules) -> Message:
+    """Return the message of a row of decisions."""
     moment = from_micros(row["decide_time"])
     earliest = moment if row.get("earliest_time") is None else from_micros(row["earliest_time"])
     expire = row.get("expire_time")
@@ -201,7 +202,8 @@ def _message(row: _Row, rules: Rules) -> Message:
     )
 
 
-def _features(row: _Row) -> dict[str, FeatureValue]:
+def features_of(row: _Row) -> dict[str, FeatureValue]:
+    """Return the features of a row of decisions."""
     return {
         name.removeprefix(FEATURE_PREFIX): value
         for name, value in row.items()

@@ -132,6 +132,13 @@ DECISIONS = Schema(
         ),
     ),
 )
+_OF_THE_ACTION = ("decision_id", "step", "channel", "send_time", "propensity", "price", "policy", "trainable")
+REQUESTS = Schema(
+    file="requests.parquet",
+    has_features=True,
+    fields=tuple(field for field in DECISIONS.fields if field.name not in _OF_THE_ACTION),
+)
+"""Messages that are yet to be decided: the columns of decisions without those of what was done."""
 OUTCOMES = Schema(
     file="outcomes.parquet",
     fields=(

@@ -8,7 +8,7 @@ holds the truth at all n at once with probability 1 - alpha or more, as n grows;
 p-value is 1 / e with e = exp(x z^2 / (2 (x + 1))) / sqrt(x + 1), x = n rho^2, z = d / s: below alpha exactly where the interval leaves 0 out.
 
 rho sets where the sequence is tightest. At alpha it is tightest near n = N* for rho^2 = (-2 log alpha + log(-2 log alpha + 1)) / N*; at alpha = 0.05 it is
-then 1.55 times as wide as the t-interval at N*, and less than 1.7 times from N* / 3 to 20 N*. N* must be chosen before the data are seen.
+then 1.55 times as wide as the t-interval at N*, and less than 1.7 times from N* / 3 to 15 N*. N* must be chosen before the data are seen.
 
 It is a sequence of means, so it holds of whatever is a mean of one value a customer: means, ratios by their linearised values, and both
 after CUPED. Customers must be in the order in which they count.

@@ -17,12 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
@@ -49,7 +50,7 @@ LIFT = 0.2
 """The true lift where intervals are to hold one."""
 MARGIN = 0.1
 _PILOT = 1_000_000
-"""Customers that a planner's mean and deviation are measured on."""
+"""Customers of each variant on which the deviations that the planner is given are measured."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -145,20 +146,23 @@ def find_once(setting: Setting, seed: int) -> bool:
 
 
 def plan(setting: Setting, *, is_daily: bool) -> Setting:
-    """Return the setting with as many customers as the planner asks for, from a pilot without a lift."""
+    """Return the setting with as many customers as the planner asks for, with the deviations of large samples with and without the lift."""
     rng = np.random.default_rng(1)
-    pilot, _ = draw_experiment(setting.metric, _PILOT, 0.0, rng, shares=(1.0, 1e-9), is_adjusted=setting.is_adjusted)
-    deviation = measure_baseline(pilot).deviation
+    pilots = draw_experiment(
+        setting.metric, 2 * _PILOT, setting.lift, rng, shares=EVEN, is_adjusted=setting.is_adjusted
+    )
+    control, treated = map(measure_baseline, pilots)
     customers = needed_customers(
-        setting.metric.mean, deviation, setting.lift, alpha=ALPHA, power=POWER, shares=setting.shares, is_daily=is_daily
-    )
-    return Setting(
-        metric=setting.metric,
-        customers=customers,
+        setting.metric.mean,
+        control.deviation,
+        setting.lift,
+        alpha=ALPHA,
+        power=POWER,
         shares=setting.shares,
-        is_adjusted=setting.is_adjusted,
-        lift=setting.lift,
+        treated_deviation=treated.deviation,
+        is_daily=is_daily,
     )
+    return replace(setting, customers=customers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,16 +249,14 @@ def _run(run: Callable[[int], R], worlds: int, first_seed: int) -> list[R]:
     return [run(first_seed + world) for world in range(worlds)]
 
 
-Pool = Callable[[str, Sequence[T], Callable[[T, int], R], int], list[list[R]]]
-
-
 def _spread(
     pool: ProcessPoolExecutor, what: str, asked: Sequence[T], run: Callable[[T, int], R], worlds: int
 ) -> list[list[R]]:
-    """Run so many worlds of each asked, with a progress bar; every world of every row has its own seed."""
+    """Run so many worlds of each asked, with a progress bar; every world of every row of every table has its own seed."""
+    first_seed = crc32(what.encode()) * 1_000_000_000
     block = max(1, worlds // 10)
     jobs = [
-        (row, pool.submit(_run, partial(run, one), min(block, worlds - start), 1_000_000 * row + start))
+        (row, pool.submit(_run, partial(run, one), min(block, worlds - start), first_seed + 1_000_000 * row + start))
         for row, one in enumerate(asked)
         for start in range(0, worlds, block)
     ]
@@ -272,10 +274,7 @@ def errors_table(pool: ProcessPoolExecutor, worlds: int) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     same = _spread(pool, "A/A", ERRORS, look_daily, worlds)
-    lifted = [
-        Setting(metric=s.metric, customers=s.customers, shares=s.shares, is_adjusted=s.is_adjusted, lift=LIFT)
-        for s in ERRORS
-    ]
+    lifted = [replace(setting, lift=LIFT) for setting in ERRORS]
     held = _spread(pool, "coverage", lifted, look_daily, worlds)
     for setting, aa, ab in zip(ERRORS, same, held, strict=True):
         refused = float(np.mean([look.refused for look in aa]))

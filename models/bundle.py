@@ -41,6 +41,7 @@ _FILES = (*_ALWAYS, FUNNEL, *(f"{stage}.txt" for stage in STAGES))
 _GOLDEN_TOLERANCE = 1e-9
 _ANSWER_TOLERANCE = 1e-6
 """Of a chance."""
+_ANSWER_DIGITS = 9
 _TIMED_ROUNDS = 3
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -326,8 +327,8 @@ def _answers(source: str, bundle: Bundle, columns: Sequence[Column]) -> tuple[Go
         found.append(
             GoldenAnswer(
                 question=question,
-                p_response=tuple(float(p) for p in estimate.p_response),
-                p_unsubscribe=tuple(float(p) for p in estimate.p_unsubscribe),
+                p_response=tuple(round(float(p), _ANSWER_DIGITS) for p in estimate.p_response),
+                p_unsubscribe=tuple(round(float(p), _ANSWER_DIGITS) for p in estimate.p_unsubscribe),
             )
         )
     return tuple(found)

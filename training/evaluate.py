@@ -110,8 +110,9 @@ def evaluate_policies(
     log = read_log(url, window, until, as_of)
     fold = make_folds(log.data, folds, seed)
     notes: list[str] = []
+    say(f"fitting {folds} models on {len(log)} decisions")
     models = fit_models(log, fold, seed, lambda text: notes.append(text) if text not in notes else None)
-    say(f"{folds} models fitted on {len(log)} decisions")
+    say(f"judging {len(log)} decisions")
     found = judge(log, targets, models, fold, rules, since, progress)
     verdicts = tuple(
         verdict_of(name, judged, rules.harm.unsubscribe / 1e6, np.random.default_rng(seed))

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,10 +66,19 @@ def _targets(policies: Sequence[str], bundles: Sequence[Bundle], rules: Rules) -
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar on the terminal: how many decisions are done, and what is being done."""
+
+    progress: Callable[[int], object]
+    say: Callable[[str], None]
+
+
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int], object]]:
+def show_bar(what: str) -> Iterator[Bar]:
+    """Show a bar until the end of the block; nothing where there is no terminal."""
     with tqdm(desc=what, unit=" decisions", disable=None) as bar:
-        yield bar.update
+        yield Bar(bar.update, bar.set_postfix_str)
 
 
 def evaluate_command(options: argparse.Namespace) -> str:
@@ -77,7 +86,7 @@ def evaluate_command(options: argparse.Namespace) -> str:
     rules = read_rules(options.rules)
     bundles = [find_bundle(source, options) for source in options.bundle]
     targets = _targets(options.policy, bundles, rules)
-    with _bar("evaluate") as progress:
+    with show_bar("evaluate") as bar:
         evaluation = evaluate_policies(
             options.database,
             targets,
@@ -88,7 +97,8 @@ def evaluate_command(options: argparse.Namespace) -> str:
             as_of=options.as_of,
             folds=options.folds,
             seed=options.seed,
-            progress=progress,
+            say=bar.say,
+            progress=bar.progress,
         )
     text = table(evaluation)
     if options.no_mlflow:
@@ -168,8 +178,8 @@ def _judge(
         seed=options.seed,
     )
     try:
-        with _bar("judge") as progress:
-            return run_gate(contest, _bounds_of(options), progress=progress), ""
+        with show_bar("judge") as bar:
+            return run_gate(contest, _bounds_of(options), say=bar.say, progress=bar.progress), ""
     except LogUnusable as error:
         if options.force is None:
             raise

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from models.rules import Rules, read_rules
 from service.store.identity import load_keys
 from service.store.store import Store
 from training.evaluate import NOT_ENOUGH, Verdict, evaluate_policies
-from training.judging import find_bundle, open_registry
+from training.judging import find_bundle, open_registry, show_bar
 from training.off_policy import Estimate
 from training.registry import Report
 from training.replay import Replayed, replay, totals_by_customer
@@ -292,7 +292,7 @@ def _judge(
     if options.no_off_policy or not others:
         return nobody, ""
     try:
-        with _bar("judge") as progress:
+        with show_bar("judge") as bar:
             found = evaluate_policies(
                 url,
                 others,
@@ -303,18 +303,13 @@ def _judge(
                 as_of=options.as_of,
                 folds=options.folds,
                 seed=options.seed,
-                progress=progress,
+                say=bar.say,
+                progress=bar.progress,
             )
     except LogUnusable as error:
         return nobody, str(error)
     by_name = {verdict.policy: verdict for verdict in found.verdicts}
     return [by_name.get(target.name) for target in targets], ""
-
-
-@contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[[int], object]]:
-    with tqdm(desc=what, unit=" decisions", disable=None) as bar:
-        yield bar.update
 
 
 @contextlib.contextmanager
@@ -328,7 +323,7 @@ def _as_database(log: str, rules: Rules) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
         url = f"sqlite:///{Path(folder) / 'log.db'}"
-        with _bar("import") as progress, open_log(Path(log), rules, progress, Path(folder)) as checked:
+        with show_bar("import") as bar, open_log(Path(log), rules, bar.progress, Path(folder)) as checked:
             store = Store(url)
             try:
                 write_checked(store, checked, rules, load_keys(store, url).current, lambda _: None)

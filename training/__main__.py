@@ -331,6 +331,11 @@ def _add_gate(command: Command) -> None:
     promote.add_argument(
         "--force", metavar="REASON", help="promote whatever the checks say; the reason is kept with the version"
     )
+    challenge = command(
+        "challenge", _challenge, "point the alias challenger at a version, to decide in the shadow; no gate is asked"
+    )
+    _add_registry(challenge)
+    challenge.add_argument("--version", help="version (default: the newest)")
     rollback = command("rollback", _rollback, "point the alias champion at the version that it pointed to before")
     _add_registry(rollback)
 
@@ -576,6 +581,12 @@ def _promote(options: argparse.Namespace) -> None:
 
     for line in promote_command(options, print):
         print(line)
+
+
+def _challenge(options: argparse.Namespace) -> None:
+    from training.judging import challenge_command
+
+    print(challenge_command(options))
 
 
 def _rollback(options: argparse.Namespace) -> None:

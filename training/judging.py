@@ -14,7 +14,7 @@ from models.errors import LogUnusable
 from models.rules import Rules, read_rules
 from training.evaluate import evaluate_policies, metrics_of, table
 from training.gate import Bounds, Contest, Gate, run_gate, transcript
-from training.registry import CHAMPION, MlflowRegistry, Registered, Report
+from training.registry import CHALLENGER, CHAMPION, MlflowRegistry, Registered, Report
 from training.targets import LOGGED, Target, make_target
 
 _MODELS = "models:/"
@@ -234,6 +234,15 @@ def _record(
 
 def _key(name: str) -> str:
     return name.replace(" ", "_")
+
+
+def challenge_command(options: argparse.Namespace) -> str:
+    """Point the alias challenger at a version, and say how to serve it in the shadow."""
+    chosen = open_registry(options, must_exist=True).challenge(options.name, options.version)
+    return (
+        f"{chosen.name}@{CHALLENGER} is version {chosen.version}, bundle {chosen.bundle_version}\n"
+        f"in the shadow: python -m service --bundle models:/{chosen.name}@{CHAMPION} --shadow-bundle models:/{chosen.name}@{CHALLENGER} --mlflow-uri {options.mlflow}"
+    )
 
 
 def rollback_command(options: argparse.Namespace) -> str:

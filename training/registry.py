@@ -30,6 +30,7 @@ from training.grow import Hyperparameters
 from training.plots import plot_fit
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 _HISTORY = "champion.history"
 _REMEMBERED = 50
 _LONGEST = 5000
@@ -232,6 +233,19 @@ class MlflowRegistry:
         chosen = self.find(name, version)
         with self.promoting(name):
             return self.move(chosen)
+
+    def challenge(self, name: str, version: str | None) -> Registered:
+        """Point the alias challenger at a version, the newest where none is named, after its bundle verified; nothing else changes.
+
+        Raises
+        ------
+        LogUnusable: there is no such registry or version. BundleError: its bundle cannot be had or does not verify.
+        """
+        chosen = self.find(name, version)
+        bundle = self.fetch(chosen)
+        with self._asked():
+            self._client.set_registered_model_alias(name, CHALLENGER, chosen.version)
+        return replace(chosen, bundle_version=bundle.version)
 
     def move(self, chosen: Registered, tags: Mapping[str, str] | None = None) -> Registered:
         """Point the alias champion at a version whose bundle verifies, and keep which one it was before; to be called while `promoting`.

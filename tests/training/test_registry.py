@@ -23,6 +23,7 @@ from service.bundles import BundleHolder
 from service.registry import RegisteredVersion, Registry
 from tests.service.served import MovedClock
 from tests.training.examples import NOW, WINDOW, world, write_fitted
+from training.__main__ import main
 from training.dataset import Dataset
 from training.fit import Fitted, fit
 from training.grow import Hyperparameters
@@ -287,6 +288,24 @@ def test_store_of_an_unknown_kind_is_refused(uri: str) -> None:
     """A URI that MLflow cannot open is refused with what to mend."""
     with pytest.raises(LogUnusable, match=f"the registry {uri} .*"):
         MlflowRegistry(uri, "autumn").promote(NAME, None)
+
+
+def test_a_challenger_is_named_without_a_gate(
+    shop: Bench, kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`challenge` points the alias challenger at a version whose bundle verifies, the newest by default, and leaves the champion alone."""
+    shop.registry.promote(NAME, "1")
+
+    assert main(["challenge", "--name", NAME, "--mlflow", shop.uri]) == 0
+
+    assert f"--shadow-bundle models:/{NAME}@challenger" in capsys.readouterr().out
+    found = Registry(shop.uri, tmp_path / "cache").find(f"models:/{NAME}@challenger")
+    assert (found.version, shop.champion()) == ("2", "1")
+    tamper(shop.bundle_folder(kept.first))
+    with pytest.raises(BundleCorrupt):
+        shop.registry.challenge(NAME, "1")
+    with pytest.raises(LogUnusable, match=f"{NAME} has no version 7"):
+        shop.registry.challenge(NAME, "7")
 
 
 def fetched(registry: Registry) -> Path:

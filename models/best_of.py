@@ -10,7 +10,8 @@ and the integrals of the others begin at m.
 Let L = max_i (m_i - REACH s_i). All values are below L with probability Phi(-REACH) at most, and a value with m_i + REACH s_i < L is the
 greatest with about that, so both are left out; what is left is within REACH deviations of L. The integral is taken from L over panels that are
 nowhere wider than PANEL times the least deviation of those that still vary there, by Gauss-Legendre. There are at most
-2 REACH / PANEL + 2 panels for each value, whatever the deviations: a grid that adapts to all scales at once. Places are counted from the mean of the
+2 REACH / PANEL + 2 panels for each value, whatever the deviations: a grid that adapts to all scales at once. What the greatest value has within a panel, all
+chances together, is the growth of prod F_j over it; panels where that is NOTHING are left out. Places are counted from the mean of the
 narrowest value left, within 2 REACH deviations of each other one, so that a deviation of 1e-12 beside one of 1e6 loses no digits.
 
 Source: Russo, Van Roy, Kazerouni, Osband & Wen (2018), "A Tutorial on Thompson Sampling", for the probabilities; the quadrature is ours.
@@ -25,8 +26,9 @@ from scipy.special import ndtr
 
 FloatArray = NDArray[np.float64]
 REACH: Final = 7.0
-PANEL: Final = 3.5
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+PANEL: Final = 1.4
+NOTHING: Final = 1e-14
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 _POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2
 _FAR: Final = 40.0
 """Deviations at which a normal density is 0 and its distribution function 1 in floating point."""
@@ -75,6 +77,9 @@ def _integrate(place: FloatArray, spread: FloatArray, start: float) -> FloatArra
     width = np.repeat((ends - begins) / np.maximum(counts, 1), counts)
     number = np.arange(len(width)) - np.repeat(counts.cumsum() - counts, counts)
     left = np.repeat(begins, counts) + number * width
+    edges = np.append(left, ends[-1])
+    kept = np.diff(ndtr(np.clip((edges - place[:, None]) / spread[:, None], -_FAR, _FAR)).prod(axis=0)) > NOTHING
+    left, width = left[kept], width[kept]
     x = (left[:, None] + width[:, None] * _POINTS).ravel()
     weight = (width[:, None] * _WEIGHTS).ravel()
     with np.errstate(over="ignore", under="ignore"):

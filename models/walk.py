@@ -125,22 +125,23 @@ class Walk:
         columns = np.unique(trees.feature)
         if len(columns) > _MOST_COLUMNS:
             raise Unsupported(f"it asks {len(columns)} columns, {_MOST_COLUMNS} is the most")
-        tables: list[_Sets] = []
-        for column in columns:
-            tables.append(_sets_of(trees, np.flatnonzero(trees.feature == column)))
-            if sum(table.sets.nbytes for table in tables) > MOST_BYTES:
-                raise Unsupported(f"its tables would take more than {MOST_BYTES} bytes")
-        lengths = [len(table.sets) for table in tables]
-        counts = [len(table.thresholds) for table in tables]
+        asked = [_Asked.of(trees, int(column)) for column in columns]
+        rows, count = sum(column.rows for column in asked), len(trees.sizes)
+        if rows * count * trees.dtype.itemsize > MOST_BYTES:
+            raise Unsupported(f"its tables would take more than {MOST_BYTES} bytes")
+        begins = np.cumsum([0, *(column.rows for column in asked)], dtype=np.int64)
+        table = np.full((rows, count), np.iinfo(trees.dtype).max, dtype=trees.dtype)
+        for column, begin in zip(asked, begins, strict=False):
+            column.fill(trees, table[begin : begin + column.rows])
         self._dtype = trees.dtype
         self._room = 5 * len(trees.sizes)
         self._arrays: dict[str, NDArray[Any]] = {
             "column": columns.astype(np.int32),
-            "begin": np.cumsum([0, *lengths[:-1]], dtype=np.int64),
-            "categories": np.array([table.categories for table in tables], dtype=np.int32),
-            "cut": np.cumsum([0, *counts], dtype=np.int64),
-            "threshold": np.concatenate([np.zeros(0), *(table.thresholds for table in tables)]),
-            "table": np.concatenate([np.zeros((0, len(trees.sizes)), trees.dtype), *(table.sets for table in tables)]),
+            "begin": begins,
+            "categories": np.array([column.categories for column in asked], dtype=np.int32),
+            "cut": np.cumsum([0, *(len(column.thresholds) for column in asked)], dtype=np.int64),
+            "threshold": np.concatenate([np.zeros(0), *(column.thresholds for column in asked)]),
+            "table": table,
             "value": trees.values,
         }
         addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
@@ -212,47 +213,47 @@ def _library() -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sets:
-    """What a column's values leave of each tree's leaves.
+class _Asked:
+    """A column that splits ask, and the places that its values stand for, each a row of the table.
 
-    Of a number: rows for missing, for zero, and for each place among the thresholds. Of a category: rows for any that no split knows, and for each code.
+    Of a number: missing, zero, and each place among the thresholds. Of a category: any that no split knows, and each code.
     """
 
-    sets: NDArray[np.unsignedinteger]
-    """Shape (rows, trees)."""
+    splits: IntArray
     thresholds: FloatArray
     categories: int
     """-1 of a number."""
 
+    @classmethod
+    def of(cls, trees: _Trees, column: int) -> "_Asked":
+        splits = np.flatnonzero(trees.feature == column)
+        if trees.kind[splits[0]] & _CATEGORICAL:
+            words = [trees.categories[split] for split in splits.tolist()]
+            codes = 32 * max(len(of_split) for of_split in words if of_split is not None)
+            return cls(splits=splits, thresholds=np.zeros(0), categories=codes)
+        return cls(splits=splits, thresholds=np.unique(trees.threshold[splits]), categories=-1)
 
-def _sets_of(trees: _Trees, splits: IntArray) -> _Sets:
-    """Make the table of one column, of which these are the splits."""
-    count = len(trees.sizes)
-    full = np.iinfo(trees.dtype).max
-    tree, kept, kind = trees.tree[splits], trees.kept[splits], trees.kind[splits]
-    if kind[0] & _CATEGORICAL:
-        words = [trees.categories[split] for split in splits.tolist()]
-        codes = 32 * max(len(of_split) for of_split in words if of_split is not None)
-        table = np.full((1 + codes, count), full, dtype=trees.dtype)
-        np.bitwise_and.at(table[0], tree, kept)
-        for of_split, its_tree, its_kept in zip(words, tree.tolist(), kept, strict=True):
-            assert of_split is not None
-            goes_left = np.zeros(codes, dtype=bool)
-            found = np.unpackbits(of_split.view(np.uint8), bitorder="little")
-            goes_left[: len(found)] = found
-            table[1:, its_tree][~goes_left] &= its_kept
-        return _Sets(sets=table, thresholds=np.zeros(0), categories=codes)
-    thresholds = np.unique(trees.threshold[splits])
-    missing = kind >> 2 & 3
-    is_left = (kind & _DEFAULT_LEFT) > 0
-    zero_left = trees.threshold[splits] >= 0
-    table = np.full((3 + len(thresholds), count), full, dtype=trees.dtype)
-    for row, goes_left in (
-        (0, np.where(missing == _MISSING_NONE, zero_left, is_left)),
-        (1, np.where(missing == _MISSING_ZERO, is_left, zero_left)),
-    ):
-        np.bitwise_and.at(table[row], tree[~goes_left], kept[~goes_left])
-    below = 3 + np.searchsorted(thresholds, trees.threshold[splits])
-    np.bitwise_and.at(table, (below, tree), kept)
-    np.bitwise_and.accumulate(table[2:], axis=0, out=table[2:])
-    return _Sets(sets=table, thresholds=thresholds, categories=-1)
+    @property
+    def rows(self) -> int:
+        return 1 + self.categories if self.categories >= 0 else 3 + len(self.thresholds)
+
+    def fill(self, trees: _Trees, table: NDArray[np.unsignedinteger]) -> None:
+        """Take out of the sets of its rows, shape (rows, trees), what its splits leave out."""
+        tree, kept, kind = trees.tree[self.splits], trees.kept[self.splits], trees.kind[self.splits]
+        if self.categories >= 0:
+            np.bitwise_and.at(table[0], tree, kept)
+            for split, its_tree, its_kept in zip(self.splits.tolist(), tree.tolist(), kept, strict=True):
+                words = trees.categories[split]
+                assert words is not None  # a split by category has them
+                goes_left = np.zeros(self.categories, dtype=bool)
+                goes_left[: 32 * len(words)] = np.unpackbits(words.view(np.uint8), bitorder="little")
+                table[1:, its_tree][~goes_left] &= its_kept
+            return
+        missing, is_left, threshold = kind >> 2 & 3, (kind & _DEFAULT_LEFT) > 0, trees.threshold[self.splits]
+        for row, goes_left in (
+            (0, np.where(missing == _MISSING_NONE, threshold >= 0, is_left)),
+            (1, np.where(missing == _MISSING_ZERO, is_left, threshold >= 0)),
+        ):
+            np.bitwise_and.at(table[row], tree[~goes_left], kept[~goes_left])
+        np.bitwise_and.at(table, (3 + np.searchsorted(self.thresholds, threshold), tree), kept)
+        np.bitwise_and.accumulate(table[2:], axis=0, out=table[2:])

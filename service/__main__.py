@@ -1,6 +1,8 @@
 """`python -m service`: serve, check that it could, or maintain the database."""
 
 import argparse
+import contextlib
+import ctypes
 import signal
 import sys
 import time
@@ -8,6 +10,9 @@ from typing import Any
 
 from models.errors import ChannelChoiceError, InvalidInput
 from service.settings import PREFIX, Settings, load_settings
+
+_ARENA_MAX = -8
+"""M_ARENA_MAX of glibc's mallopt."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,9 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _share_arenas() -> None:
+    """Have all threads take memory from two arenas, where the C library is glibc: each thread would keep what it once freed, 10 MB and more in all."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0 after a clean stop, 2 where it cannot start."""
     began = time.perf_counter()
+    _share_arenas()
     options = vars(_parser().parse_args(arguments))
     command, is_check, is_example = options.pop("command"), options.pop("check"), options.pop("example")
     try:

@@ -23,7 +23,20 @@ from service.gen.channelchoice.v1.decision_pb2 import (
     DecisionMode,
     DecisionView,
 )
-from tests.benchmarks.figures import MEMORY, RATIO, START, Measured, beyond_limits, to_json, to_markdown
+from tests.benchmarks import bulk, latency, planning, propensities
+from tests.benchmarks.figures import (
+    MEMORY,
+    MLFLOW,
+    RATIO,
+    SCORING,
+    START,
+    START_CPU,
+    Measured,
+    beyond_limits,
+    to_json,
+    to_markdown,
+)
+from tests.benchmarks.mlflow_serve import FORMS, Rival, mlflow_server
 from tests.benchmarks.processes import Running, echo, memory_megabytes, service
 from tests.benchmarks.subject import HISTORY, SAMPLE, Subject, prepare
 from tests.benchmarks.workload import COLUMNS, LEAVES, TREES, make_worlds
@@ -36,6 +49,7 @@ _PHASES = 3
 _FEWER = 4
 """A large decision costs several times a small one, and is asked for so many times less."""
 _COST = "ms CPU/call"
+_PARTS = ("decisions", "mlflow", "latency", "kernels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured")
     parser.add_argument("--calls", type=int, default=1500, help="calls of one measurement at 40 rows")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="what is measured (default: all)")
     parser.add_argument("--json", type=Path, help="also write every round's figures there")
     options = parser.parse_args(arguments)
     measured = Measured()
@@ -54,10 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare(small, max(SAMPLE, options.calls)),
             prepare(large, max(SAMPLE, options.calls // _FEWER)),
         ]
-        for number in range(options.rounds):
-            for subject in subjects:
-                _measure(subject, HISTORY + number * _PHASES, measured)
-            _say(f"round {number + 1} of {options.rounds}")
+        with contextlib.ExitStack() as running:
+            latencies = running.enter_context(latency.databases(subjects[0])) if "latency" in options.parts else {}
+            rivals = _rivals(subjects, Path(folder), running) if "mlflow" in options.parts else {}
+            for number in range(options.rounds):
+                phase = HISTORY + number * _PHASES
+                if "decisions" in options.parts:
+                    for subject in subjects:
+                        _measure(subject, phase, measured, rivals.get(subject.world.name))
+                latency.measure(latencies, phase, measured)
+                if "kernels" in options.parts:
+                    propensities.measure(measured, max(options.calls // 10, 20))
+                    planning.measure(measured, max(options.calls // 10, 50))
+                _say(f"round {number + 1} of {options.rounds}")
     figures = measured.figures()
     print(to_markdown(figures, machine))
     if options.json is not None:
@@ -68,15 +92,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _measure(subject: Subject, phase: int, measured: Measured) -> None:
+def _rivals(subjects: Sequence[Subject], folder: Path, running: contextlib.ExitStack) -> dict[str, Rival]:
+    """Start `mlflow models serve`, one for all worlds, since they have one model; what each is to be asked."""
+    _say("starting mlflow models serve")
+    served = running.enter_context(mlflow_server(subjects[0].world, folder))
+    return {subject.world.name: Rival(served, subject) for subject in subjects}
+
+
+def _measure(subject: Subject, phase: int, measured: Measured, rival: Rival | None) -> None:
     """Measure floors and service once, one after the other."""
     rows = f"{subject.world.name} rows"
     floor = _measure_floors(subject, phase, measured, rows)
     with service(subject.world) as server:
         measured.add(START, "s", server.start_seconds)
+        measured.add(START_CPU, "s CPU", server.start_cpu_seconds)
         server.load(subject.requests(phase, "warm", DECISION_MODE_DRY_RUN, DECISION_VIEW_FULL)[:_WARM_UP], _IN_FLIGHT)
-        cost = _measure_calls(server, subject, phase, measured, rows)
-        measured.add(f"{RATIO}, {rows}", "x", cost / floor)
+        bulk.measure(server, subject, phase, measured, _IN_FLIGHT)
+        full, live = _measure_calls(server, subject, phase, measured, rows)
+        measured.add(f"{RATIO}, {rows}", "x", full / floor)
+        if rival is not None:
+            for form in FORMS:
+                cost = measured.add(f"mlflow models serve, {form}, {rows}", _COST, rival.cpu_seconds(form) * 1e3)
+                measured.add(f"{MLFLOW}, {form}, {rows}", "x", live / cost)
+            measured.add(f"memory of mlflow models serve, {rows}", "MB", rival.served.memory_megabytes())
         _measure_throughput(server, subject, phase + _PHASES - 1, measured, rows)
         measured.add(f"{MEMORY}, {rows}", "MB", memory_megabytes(server.pid))
 
@@ -91,11 +129,14 @@ def _measure_floors(subject: Subject, phase: int, measured: Measured, rows: str)
             seconds = server.load(requests, _IN_FLIGHT).cpu_seconds
         floors[kind] = measured.add(f"echo of the same sizes, {kind}, {rows}", _COST, seconds * 1e3)
     measured.add(f"sync echo / grpc.aio echo, {rows}", "x", floors["sync"] / floors["aio"])
-    return floors["aio"] + measured.add(f"raw scoring by LightGBM's C API, {rows}", _COST, _score(subject) * 1e3)
+    plain, fast = _score(subject)
+    measured.add(f"scoring as served, {rows}", _COST, fast * 1e3)
+    measured.add(f"{SCORING}, {rows}", "x", fast / plain)
+    return floors["aio"] + measured.add(f"raw scoring by LightGBM's C API, {rows}", _COST, plain * 1e3)
 
 
-def _measure_calls(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> float:
-    """Measure each mode and view, and return what DRY_RUN FULL costs, in ms."""
+def _measure_calls(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> tuple[float, float]:
+    """Measure each mode and view, and return what DRY_RUN FULL and LIVE BASIC cost, in ms."""
     costs = []
     for mode, live_phases in (("DRY_RUN", 0), ("LIVE", 1)):
         for number, view in enumerate(("FULL", "BASIC")):
@@ -107,7 +148,7 @@ def _measure_calls(server: Running, subject: Subject, phase: int, measured: Meas
             )
             seconds = server.load(requests, _IN_FLIGHT).cpu_seconds
             costs.append(measured.add(f"ChooseChannel {mode} {view}, {rows}", _COST, seconds * 1e3))
-    return costs[0]
+    return costs[0], costs[3]
 
 
 def _measure_throughput(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> None:
@@ -119,16 +160,21 @@ def _measure_throughput(server: Running, subject: Subject, phase: int, measured:
     measured.add(f"{name}: p99", "ms", busy.quantile(0.99) * 1e3)
 
 
-def _score(subject: Subject) -> float:
-    """Return the CPU seconds in which LightGBM scores one call's rows on one thread."""
+def _score(subject: Subject) -> tuple[float, float]:
+    """Return the CPU seconds in which LightGBM's C API scores one call's rows on one thread, and in which the service does, in turns."""
     booster = subject.world.booster()
-    for matrix in subject.matrices:
-        booster.raw_scores(matrix)
-    calls = max(subject.calls, SAMPLE)
-    began = time.thread_time()
-    for number in range(calls):
-        booster.raw_scores(subject.matrices[number % len(subject.matrices)])
-    return (time.thread_time() - began) / calls
+    if any((booster.raw_scores(rows) != booster.by_lightgbm(rows)).any() for rows in subject.matrices):
+        raise RuntimeError("the service scores otherwise than LightGBM")
+    seconds = [0.0, 0.0]
+    turns = max(subject.calls // SAMPLE, 4)
+    for _ in range(turns):
+        for which, score in enumerate((booster.by_lightgbm, booster.raw_scores)):
+            began = time.thread_time()
+            for rows in subject.matrices:
+                score(rows)
+            seconds[which] += time.thread_time() - began
+    calls = turns * len(subject.matrices)
+    return seconds[0] / calls, seconds[1] / calls
 
 
 def _machine() -> dict[str, str]:

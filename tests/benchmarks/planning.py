@@ -6,7 +6,7 @@ processor time over the calls; LightGBM's part is left out, since its cost is th
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -19,6 +19,7 @@ from models.planner import Prices, value_cascades
 from models.rhythm import WEEK, RhythmTypes
 from models.sms import TextSize
 from models.stage import Design, Scaling
+from tests.benchmarks.figures import PLANNING, Measured
 
 CHANNELS = ("in_app", "push", "email", "viber", "whatsapp", "sms")
 PRICES = (0.0, 0.0, 0.0, 4.1e6, 4.0e6, 5.3e6)
@@ -120,11 +121,8 @@ def median_ms(call: Callable[[], object], calls: int) -> float:
     return float(np.median(spent)) / 1e6
 
 
-def main() -> None:
-    """Print the cost of curves and plan for messages that live two and three days."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.planning", description=__doc__)
-    parser.add_argument("--calls", type=int, default=400, help="calls of each")
-    options = parser.parse_args()
+def costs(calls: int) -> Iterator[tuple[int, int, float, float]]:
+    """Return sends, cells, and what curves and plan cost in ms, for messages that live two and three days."""
     np.ones(
         1 << 20
     )  # as in a process that has read a bundle, glibc then keeps freed memory instead of giving it back at each call
@@ -138,10 +136,25 @@ def main() -> None:
         curves = funnel.curves(context, sends, (), 9e8, 3e8)
         price = np.repeat(PRICES, SLOTS)
         prices = Prices(micros=price, is_paid=price > 0, ready=curves.ready(1))
-        of_curves = median_ms(partial(funnel.curves, context, sends, (), 9e8, 3e8), options.calls)
-        of_plan = median_ms(partial(value_cascades, curves, prices, 3), options.calls)
+        of_curves = median_ms(partial(funnel.curves, context, sends, (), 9e8, 3e8), calls)
+        of_plan = median_ms(partial(value_cascades, curves, prices, 3), calls)
+        yield len(sends), curves.worth.shape[2], of_curves, of_plan
+
+
+def measure(measured: Measured, calls: int) -> None:
+    """Measure both sizes once."""
+    for _, cells, of_curves, of_plan in costs(calls):
+        measured.add(f"{PLANNING}, {cells} cells", "ms CPU", of_curves + of_plan)
+
+
+def main() -> None:
+    """Print the cost of curves and plan."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.planning", description=__doc__)
+    parser.add_argument("--calls", type=int, default=400, help="calls of each")
+    options = parser.parse_args()
+    for sends, cells, of_curves, of_plan in costs(options.calls):
         print(
-            f"{len(sends)} sends, {curves.worth.shape[2]} cells, 3 steps: "
+            f"{sends} sends, {cells} cells, 3 steps: "
             f"curves {of_curves:.2f} ms, plan {of_plan:.2f} ms, together {of_curves + of_plan:.2f} ms CPU"
         )
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -23,6 +23,7 @@ from tests.benchmarks.workload import World
 
 CHOOSE = "/channelchoice.v1.ChannelChoiceService/ChooseChannel"
 BATCH = "/channelchoice.v1.ChannelChoiceService/BatchChooseChannel"
+STREAM = "/channelchoice.v1.ChannelChoiceService/StreamChooseChannel"
 _HEALTH = "/grpc.health.v1.Health/Check"
 _TIMEOUT_SECONDS = 60
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -50,6 +51,7 @@ class Running:
     channel: grpc.Channel
     method: str
     start_seconds: float
+    start_cpu_seconds: float = 0.0
 
     def call(self, request: bytes, method: str = "") -> bytes:
         """Make one call, bytes to bytes."""
@@ -76,6 +78,34 @@ class Running:
             latencies = tuple(itertools.chain.from_iterable(pool.map(work, range(in_flight))))
         wall = time.perf_counter() - wall
         return Load(cpu_seconds=(cpu_seconds(self.pid) - cpu) / len(requests), wall_seconds=wall, latencies=latencies)
+
+    def stream(self, requests: Sequence[bytes], streams: int) -> float:
+        """Send all requests through so many streams at a time, and return the server's CPU seconds of one."""
+        call: Callable[[Iterator[bytes]], Iterator[bytes]] = cast(Any, self.channel).stream_stream(STREAM)
+        cpu = cpu_seconds(self.pid)
+        with ThreadPoolExecutor(streams) as pool:
+            counts = list(pool.map(lambda first: len(list(call(iter(requests[first::streams])))), range(streams)))
+        if sum(counts) != len(requests):
+            raise RuntimeError("a stream ended before all was answered")
+        return (cpu_seconds(self.pid) - cpu) / len(requests)
+
+    def steady(self, requests: Sequence[bytes], per_second: float) -> tuple[float, ...]:
+        """Make calls at a steady pace whether or not earlier ones are answered; return what each took from when it was due, in seconds."""
+        call = cast(Any, self.channel).unary_unary(self.method)
+        took: list[float] = []
+        pending = []
+        began = time.perf_counter()
+        for number, request in enumerate(requests):
+            due = began + number / per_second
+            time.sleep(max(due - time.perf_counter(), 0.0))
+            answer = call.future(request, timeout=_TIMEOUT_SECONDS)
+            answer.add_done_callback(lambda _, due=due: took.append(time.perf_counter() - due))
+            pending.append(answer)
+        for answer in pending:
+            answer.result()
+        while len(took) < len(requests):
+            time.sleep(0.001)
+        return tuple(took)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -108,11 +138,12 @@ def echo(kind: str, answer_bytes: int) -> Iterator[Running]:
 
 
 @contextmanager
-def service(world: World) -> Iterator[Running]:
-    """Run the service on a world until the block ends."""
+def service(world: World, database_url: str = "") -> Iterator[Running]:
+    """Run the service on a world until the block ends, on the world's own database where no other is named."""
     options = {
         "address": "127.0.0.1:0",
-        "database_url": f"sqlite:///{world.database}",
+        "database_url": database_url or f"sqlite:///{world.database}",
+        "identity_key_file": world.folder / "identity.key",
         "rules_file": world.rules_file,
         "bundle": world.bundle,
         "clock": "request",
@@ -129,7 +160,13 @@ def service(world: World) -> Iterator[Running]:
         status = HealthCheckResponse.FromString(state).status
         if status != HealthCheckResponse.SERVING:
             raise RuntimeError(f"the service started, and its health is {status}")
-        yield Running(pid=process.pid, channel=channel, method=CHOOSE, start_seconds=seconds)
+        yield Running(
+            pid=process.pid,
+            channel=channel,
+            method=CHOOSE,
+            start_seconds=seconds,
+            start_cpu_seconds=cpu_seconds(process.pid),
+        )
 
 
 @contextmanager

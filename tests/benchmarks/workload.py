@@ -96,8 +96,8 @@ def _considered(context: Context, rules: Rules) -> tuple[EligibleChannel, ...]:
 
 def make_worlds(folder: Path) -> tuple[World, World]:
     """Lay out the worlds of about 40 and about 240 candidates."""
-    small = World(name="40", folder=folder / "40", channels=_CHANNELS[:6], slot_hours=3)
-    large = World(name="240", folder=folder / "240", channels=_CHANNELS, slot_hours=0.5)
+    small = World(name="40", folder=folder / "40", channels=_CHANNELS[:6], slot_hours=2)
+    large = World(name="240", folder=folder / "240", channels=_CHANNELS, slot_hours=0.28)
     model = _train()
     golden = _rows(np.random.default_rng(1), 64)
     description = Description(

@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve models/libwalk.so
@@ -56,7 +56,7 @@ soak: $(VENV)/.dev
 soak-reloads: $(VENV)/.dev
 	$(PY) -m tests.faults.reloads $(RELOADS)
 
-## bench: server CPU per decision, as ratios against floors measured in the same run
+## bench: decisions, scoring, batches, MLflow's server, latencies and propensities, as ratios of what is measured in the same run
 bench: $(VENV)/.dev models/libwalk.so
 	$(PY) -m tests.benchmarks --rounds 5
 
@@ -68,8 +68,13 @@ bench-commits: $(VENV)/.dev
 bench-frames: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.frames $(FRAMES)
 
+## bench-quick: decisions and kernels alone, in under two minutes
 bench-quick: $(VENV)/.dev models/libwalk.so
-	$(PY) -m tests.benchmarks --rounds 2 --calls 300
+	$(PY) -m tests.benchmarks --rounds 2 --calls 100 --parts decisions kernels
+
+## bench-growth: CPU per decision against candidates, trees, rules, customers and the log, with a plot
+bench-growth: $(VENV)/.dev models/libwalk.so
+	$(PY) -m tests.benchmarks.growth --plot docs/growth.svg
 
 ## bench-money: what the service, rules by hand, bandit libraries and oracles earn in the simulated retailer; `make bench-money MONEY=--help`
 bench-money: $(VENV)/.dev

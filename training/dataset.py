@@ -255,7 +255,10 @@ def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str], watched_
 def assemble(columns: tuple[Column, ...], matrix: FloatArray, arrays: dict[str, Any], active: ActiveHours) -> Dataset:
     """Put a data set together; `arrays` are those of `arrays_of`. Columns in which nothing varies are left out."""
     columns, matrix = _without_constant(columns, matrix)
-    digest = hashlib.sha256(repr((columns, active)).encode())
+    digest = hashlib.sha256(f"({columns!r}, (".encode())
+    for place, hours in enumerate(active):  # piece by piece: as one text it would be larger than the data
+        digest.update(f"{', ' if place else ''}{hours!r}".encode())
+    digest.update(b",))" if len(active) == 1 else b"))")
     numbers = [array for name, array in arrays.items() if name not in ("channel", "customer", "time_zone")]
     for array in (matrix, arrays["channel"], *numbers, arrays["time_zone"], _by_appearance(arrays["customer"])):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -7,6 +7,7 @@ Columns are those of `training.dataset.Dataset`, and every feature as used when 
 """
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,6 +136,8 @@ _OWN: tuple[tuple[str, pa.DataType, str], ...] = (
         "hours since 1970 in which the customer was active before the decision, as serving knew them",
     ),
 )
+_UNREAD = ("decision_id", "step")
+"""For people; a data set goes without."""
 _ARRAYS = (
     "channel",
     "customer",
@@ -360,8 +363,8 @@ def read_frames(
     """
     described = read_description(folder)
     table = pa.concat_tables([_read_part(folder / file, digest) for file, digest in described.files.items()])
-    missing = [column.name for column in described.columns if column.name not in table.column_names]
-    lacking = [name for name, _, _ in _OWN if name not in table.column_names]
+    missing = [c.name for c in described.columns if c.name not in table.column_names and c.name not in _UNREAD]
+    lacking = [name for name, _, _ in _OWN if name not in table.column_names and name not in _UNREAD]
     if missing or lacking:
         raise LogUnusable(f"{folder} lacks the column {(missing or lacking)[0]}; write it again")
     mask = pa.array(np.ones(len(table), dtype=bool)) if with_early else table["is_closed"]
@@ -383,7 +386,7 @@ def read_frames(
     for place, column in enumerate(columns):
         matrix[:, place] = _encoded(seen[column.name], column)
     arrays = {name: _array(table[name]) for name in _ARRAYS}
-    active = tuple(tuple(hours) for hours in table["active_hours"].to_pylist())
+    active = _tuples(table["active_hours"])
     data = replace(assemble(columns, matrix, arrays, active), window_hours=described.window_hours)
     return data if is_closed.all() else replace(data.take(is_closed), early=data.take(~is_closed))
 
@@ -394,7 +397,7 @@ def _read_part(path: Path, digest: str) -> pa.Table:
             found = hashlib.file_digest(part, "sha256").hexdigest()
         if found != digest:
             raise LogUnusable(f"the sha256 of {path} is not that of {DESCRIPTION}; write the training data again")
-        return pq.read_table(path)
+        return pq.read_table(path, columns=[n for n in pq.read_schema(path).names if n not in _UNREAD])
     except (OSError, pa.ArrowException) as error:
         raise LogUnusable(f"{path} cannot be read: {error}; write the training data again") from error
 
@@ -410,6 +413,17 @@ def _encoded(values: pa.ChunkedArray, column: Column) -> FloatArray:
         return np.asarray(values.to_numpy(), dtype=np.float64)
     codes = pc.index_in(values, value_set=pa.array(column.categories, pa.string()))
     return np.asarray(codes.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _tuples(column: pa.ChunkedArray) -> tuple[tuple[int, ...], ...]:
+    """Return lists of hours as tuples; each hour is one object, however many lists it is in."""
+    known: dict[int, int] = {}
+    found: list[tuple[int, ...]] = []
+    for chunk in column.chunks:
+        ends = chunk.offsets.to_numpy()
+        hours = [known.setdefault(hour, hour) for hour in chunk.values.to_numpy()[: ends[-1]].tolist()]
+        found += [tuple(hours[begin:end]) for begin, end in itertools.pairwise(ends.tolist())]
+    return tuple(found)
 
 
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from training.options import share as _share
 if TYPE_CHECKING:
     from service.store.store import Store
     from training.dataset import Dataset
+    from training.grow import Hyperparameters
 
 _WINDOW_HOURS = 72
 
@@ -118,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         "--trees", type=_number(int, 1), default=600, help="most trees; early stopping takes fewer (default: 600)"
     )
     train.add_argument("--leaves", type=_number(int, 2), default=8, help="leaves of a tree (default: 8)")
+    train.add_argument(
+        "--tune-minutes",
+        type=_number(float, 0, is_included=False),
+        metavar="MINUTES",
+        help="first look for better hyperparameters on the earlier part of the data, for so long (default: not at all)",
+    )
     train.add_argument("--seed", type=_number(int, 0), default=0)
 
     _add_dataset(command)
@@ -552,7 +560,11 @@ def _train(options: argparse.Namespace) -> None:
             f"{len(data.early)} decisions with an open window teach what was seen and clicked so far, and nothing of orders"
         )
     hyper = Hyperparameters(seed=options.seed, trees=options.trees, leaves=options.leaves)
+    metrics: dict[str, float] = {}
+    if options.tune_minutes is not None:
+        hyper, metrics = _tune(data, hyper, options.tune_minutes)
     fitted = fit(data, hyper, name)
+    fitted = replace(fitted, metrics=fitted.metrics | metrics)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
     for name, value in fitted.metrics.items():
         print(f"  {name:28} {value:.5g}")
@@ -562,6 +574,32 @@ def _train(options: argparse.Namespace) -> None:
     print(
         f"next: python -m training promote --name {registered.name} --version {registered.version} --mlflow {options.mlflow}"
     )
+
+
+def _tune(data: "Dataset", hyper: "Hyperparameters", minutes: float) -> "tuple[Hyperparameters, dict[str, float]]":
+    """Return the hyperparameters found, and metrics of the search."""
+    from tqdm import tqdm
+
+    from training.tune import tune
+
+    with tqdm(desc="tune", unit=" trials", disable=None) as bar:
+
+        def told(_: int, least: float) -> None:
+            bar.set_postfix_str(f"loss {least:.4f} of the usual", refresh=False)
+            bar.update()
+
+        found = tune(data, hyper, 60 * minutes, told)
+    changed = ", ".join(
+        f"{name} {value:.4g}" for name, value in asdict(found.hyper).items() if value != getattr(hyper, name)
+    )
+    print(
+        f"{found.trials} trials in {found.seconds:.0f} s, loss {found.objective:.4f} of the usual: {changed or 'nothing better was found'}"
+    )
+    return found.hyper, {
+        "tune.trials": float(found.trials),
+        "tune.seconds": found.seconds,
+        "tune.objective": found.objective,
+    }
 
 
 def _evaluate(options: argparse.Namespace) -> None:

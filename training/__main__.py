@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         help="first look for better hyperparameters on the earlier part of the data, for so long (default: not at all)",
     )
     train.add_argument("--seed", type=_number(int, 0), default=0)
+    _add_engine(train)
 
     _add_dataset(command)
     _add_evaluate(command)
@@ -265,6 +266,13 @@ def _add_replay(command: Command) -> None:
     replayed.add_argument("--no-mlflow", action="store_true", help="print only, without a run in MLflow")
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", choices=["local", "dask"], default="local", help="this machine, or a Dask cluster (default: local)"
+    )
+    parser.add_argument("--cluster", metavar="ADDRESS", help="with dask: the scheduler, such as tcp://10.0.0.5:8786")
+
+
 def _add_plan(command: Command) -> None:
     plan = command(
         "plan", _plan, "plan a whole campaign within a budget: who gets what, and what more money would earn"
@@ -275,8 +283,7 @@ def _add_plan(command: Command) -> None:
     plan.add_argument("--to", required=True, type=Path, metavar="FILE", help="Parquet file to write")
     plan.add_argument("--rules", type=Path, default=DEFAULT_RULES, help="rules file (default: the service's)")
     plan.add_argument("--workers", type=_number(int, 1), default=1, help="processes here (default: 1)")
-    plan.add_argument("--engine", choices=["local", "dask"], default="local", help="where it is scored")
-    plan.add_argument("--cluster", metavar="ADDRESS", help="with dask: the scheduler, such as tcp://10.0.0.5:8786")
+    _add_engine(plan)
     plan.add_argument(
         "--scratch", type=Path, help="folder for partitions, which every worker sees (default: the system's)"
     )
@@ -285,10 +292,6 @@ def _add_plan(command: Command) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from training.plan import plan_command
 
-    if options.engine == "dask" and not options.cluster:
-        raise InvalidInput(
-            [Violation(field="--cluster", description="is missing; name the scheduler's address")], "plan"
-        )
     print(plan_command(options))
 
 
@@ -546,6 +549,7 @@ def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
 
 
 def _train(options: argparse.Namespace) -> None:
+    from training.boosting import open_engine
     from training.doubts import find_doubts
     from training.fit import fit
     from training.grow import Hyperparameters
@@ -563,7 +567,8 @@ def _train(options: argparse.Namespace) -> None:
     metrics: dict[str, float] = {}
     if options.tune_minutes is not None:
         hyper, metrics = _tune(data, hyper, options.tune_minutes)
-    fitted = fit(data, hyper, name)
+    with open_engine(options.engine, options.cluster) as engine:
+        fitted = fit(data, hyper, name, engine=engine)
     fitted = replace(fitted, metrics=fitted.metrics | metrics)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
     for name, value in fitted.metrics.items():

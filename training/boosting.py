@@ -14,10 +14,12 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import LogUnusable
+from models.errors import InvalidInput, LogUnusable, Violation
 
 FloatArray = NDArray[np.float64]
 _CONNECT_SECONDS = 20
+_LEAST_ROWS = 1000
+"""With fewer for each worker, trees are grown here: the workers would talk more than they count."""
 _NO_CURVE: Mapping[str, list[float]] = {}
 
 
@@ -108,6 +110,8 @@ class DaskEngine:
         ------
         LogUnusable: a worker was lost or could not grow them.
         """
+        if len(rows.label) < _LEAST_ROWS * self._workers:
+            return LOCAL.grow(settings, rows, trees)
         import dask.array as da
 
         parameters = dict(settings)
@@ -123,15 +127,19 @@ class DaskEngine:
             **parameters,
         )
         chunk = -(-len(rows.label) // self._workers)
+        # A column without any value ends LightGBM's workers; no tree looks at it, so it may as well be a number.
+        is_empty: NDArray[np.bool_] = np.asarray(np.isnan(rows.matrix).all(axis=0))
+        matrix = np.where(is_empty, 0.0, rows.matrix)
+        categories = [place for place in rows.categories if not is_empty[place]]
         parts = {
-            "X": da.from_array(rows.matrix, chunks=(chunk, rows.matrix.shape[1])),
-            "y": da.from_array(rows.label, chunks=chunk),
+            "X": da.from_array(matrix, chunks=(chunk, rows.matrix.shape[1])),  # type: ignore[no-untyped-call]  # dask has no types
+            "y": da.from_array(rows.label, chunks=chunk),  # type: ignore[no-untyped-call]  # as above
         }
         if rows.begin is not None:
-            parts["init_score"] = da.from_array(rows.begin, chunks=chunk)
+            parts["init_score"] = da.from_array(rows.begin, chunks=chunk)  # type: ignore[no-untyped-call]  # as above
         names = "auto" if rows.names is None else list(rows.names)
         try:
-            model.fit(**parts, categorical_feature=list(rows.categories), feature_name=names)
+            model.fit(**parts, categorical_feature=categories, feature_name=names)
         except (lgb.basic.LightGBMError, OSError, RuntimeError) as error:
             raise LogUnusable(f"the cluster could not grow the trees: {error}; try again, or --engine local") from error
         return lgb.Booster(model_str=model.booster_.model_to_string())
@@ -158,6 +166,9 @@ def _loss(objective: str, scores: FloatArray, label: FloatArray) -> float:
     return float(np.mean(np.logaddexp(0, scores) - label * scores))
 
 
+LOCAL: Engine = LocalEngine()
+
+
 @contextmanager
 def open_engine(name: str, cluster: str | None) -> Iterator[Engine]:
     """Give the engine of that name; `cluster` is the scheduler's address for dask.
@@ -167,7 +178,7 @@ def open_engine(name: str, cluster: str | None) -> Iterator[Engine]:
     LogUnusable: there is no cluster at that address, or Dask is not installed.
     """
     if name == "local":
-        yield LocalEngine()
+        yield LOCAL
         return
     with open_cluster(cluster or "") as client:
         yield DaskEngine(client)
@@ -179,8 +190,12 @@ def open_cluster(address: str) -> Iterator[Any]:
 
     Raises
     ------
-    LogUnusable: there is none at that address, or Dask is not installed.
+    InvalidInput: the address is empty. LogUnusable: there is none at that address, or Dask is not installed.
     """
+    if not address:
+        raise InvalidInput(
+            [Violation(field="--cluster", description="is missing; name the scheduler's address")], "dask"
+        )
     try:
         from distributed import Client
     except ImportError as error:

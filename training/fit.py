@@ -21,6 +21,7 @@ from models.bundle import Description, write_bundle
 from models.curves import FunnelDescription
 from models.features import NO_SEND
 from models.record import from_micros
+from training.boosting import LOCAL, Engine
 from training.dataset import Dataset, check_learnable
 from training.funnel import fit_funnel
 from training.grow import Hyperparameters, grow
@@ -54,7 +55,13 @@ class Fitted:
     """The one model as it was grown on the earlier part alone."""
 
 
-def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable[[str], None] = print) -> Fitted:
+def fit(
+    data: Dataset,
+    hyper: Hyperparameters,
+    log_name: str,
+    progress: Callable[[str], None] = print,
+    engine: Engine = LOCAL,
+) -> Fitted:
     """Fit a response model; the same data and hyperparameters give the same bytes.
 
     Raises
@@ -65,10 +72,10 @@ def fit(data: Dataset, hyper: Hyperparameters, log_name: str, progress: Callable
     is_later = split(data, hyper)
     later = data.take(is_later)
     check_learnable(data.take(~is_later))
-    one = grow(data, data.matrix, data.response, np.ones(len(data), dtype=bool), is_later, hyper)
+    one = grow(data, data.matrix, data.response, np.ones(len(data), dtype=bool), is_later, hyper, engine)
     progress(f"{one.trees} trees chosen on {len(later)} later decisions; growing them on all {len(data)}")
     p_one = one.calibration.apply(one.raw_later)
-    funnel = fit_funnel(data, is_later, hyper, progress)
+    funnel = fit_funnel(data, is_later, hyper, progress, engine)
     metrics = {
         "trees": float(one.trees),
         "decisions": float(len(data)),

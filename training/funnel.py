@@ -16,7 +16,6 @@ are weighted by (1 - p) / p, p their propensity, so that both sides hold the sam
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from models.curves import STAGES, ChannelLag, FunnelDescription, StageWeights, l
 from models.features import BUILT_IN, NO_SEND, Column, is_of_context
 from models.rhythm import Rhythms
 from models.stage import Design, Scaling
+from training.boosting import LOCAL, Engine, Rows
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
 from training.lag import Cells, exposures, fit_lag, hazards, noticed_by_cell, unroll
@@ -85,7 +85,11 @@ class _Stage:
 
 
 def fit_funnel(
-    data: Dataset, is_later: BoolArray, hyper: Hyperparameters, progress: Callable[[str], None]
+    data: Dataset,
+    is_later: BoolArray,
+    hyper: Hyperparameters,
+    progress: Callable[[str], None],
+    engine: Engine = LOCAL,
 ) -> FittedFunnel | None:
     """Fit a funnel; None, after saying which stage has too little, where the log cannot teach one."""
     closed = np.arange(len(data) + (0 if data.early is None else len(data.early))) < len(data)
@@ -103,7 +107,14 @@ def fit_funnel(
     scaling = find_scaling(columns, matrix)
     design = Design(columns, scaling)
     fitting = _Fitting(
-        data=data, matrix=matrix, design=design, scaling=scaling, is_later=is_later, hyper=hyper, progress=progress
+        data=data,
+        matrix=matrix,
+        design=design,
+        scaling=scaling,
+        is_later=is_later,
+        hyper=hyper,
+        progress=progress,
+        engine=engine,
     )
     rhythm = fit_rhythms(data, hyper.seed)
     cells = unroll(data, arrived, Rhythms(rhythm))
@@ -180,7 +191,9 @@ class _Fitting:
         is_later: BoolArray,
         hyper: Hyperparameters,
         progress: Callable[[str], None],
+        engine: Engine,
     ) -> None:
+        self._engine = engine
         self._data, self._matrix, self._design, self._scaling = data, matrix, design, scaling
         self._is_later, self._hyper, self._progress = is_later, hyper, progress
         self.notes: dict[str, str] = {}
@@ -331,26 +344,22 @@ class _Fitting:
         settings = parameters(self._hyper, int(used.sum())) | {"objective": "binary" if link == "logit" else "poisson"}
         settings["num_leaves"] = 4
 
-        def rows(mask: BoolArray, scores: FloatArray, like: lgb.Dataset | None = None) -> lgb.Dataset:
-            return lgb.Dataset(
-                matrix[mask],
+        def rows(mask: BoolArray, scores: FloatArray) -> Rows:
+            return Rows(
+                matrix=matrix[mask],
                 label=label[mask],
-                init_score=(scores + offset)[mask],
-                reference=like,
-                categorical_feature=[i for i, c in enumerate(self._columns) if c.kind == "category"],
-                free_raw_data=False,
-                params={"verbosity": -1},
+                begin=(scores + offset)[mask],
+                categories=tuple(i for i, c in enumerate(self._columns) if c.kind == "category"),
             )
 
-        train = rows(earlier, linear.earlier_scores)
-        trial = lgb.train(
+        chosen = self._engine.choose(
             settings,
-            train,
-            num_boost_round=self._hyper.trees,
-            valid_sets=[rows(later, linear.earlier_scores, train)],
-            callbacks=[lgb.early_stopping(self._hyper.patience, verbose=False)],
+            rows(earlier, linear.earlier_scores),
+            rows(later, linear.earlier_scores),
+            self._hyper.trees,
+            self._hyper.patience,
         )
-        trees = trial.best_iteration
+        trial, trees = chosen.booster, chosen.trees
         tried = linear.earlier_scores + np.asarray(trial.predict(matrix, raw_score=True, num_iteration=trees))
         exposures_ = np.exp(offset)
         improved = loss(link, linear.earlier_scores[later], label[later], exposures_[later]) - loss(
@@ -358,7 +367,7 @@ class _Fitting:
         )
         if trees < 1 or improved <= 0:
             return None, linear.scores, linear.earlier_scores
-        final = lgb.train(settings, rows(used, linear.scores), num_boost_round=trees)
+        final = self._engine.grow(settings, rows(used, linear.scores), trees)
         return final.model_to_string(), linear.scores + np.asarray(final.predict(matrix, raw_score=True)), tried
 
 

@@ -1,13 +1,14 @@
 """Growing one LightGBM model for one label, with its number of trees and calibration from the later part of the log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from models.bundle import Calibration
+from training.boosting import LOCAL, Engine, Rows
 from training.dataset import Dataset
 
 FloatArray = NDArray[np.float64]
@@ -57,30 +58,29 @@ class Grown:
 
 
 def grow(
-    data: Dataset, matrix: FloatArray, label: FloatArray, used: BoolArray, is_later: BoolArray, hyper: Hyperparameters
+    data: Dataset,
+    matrix: FloatArray,
+    label: FloatArray,
+    used: BoolArray,
+    is_later: BoolArray,
+    hyper: Hyperparameters,
+    engine: Engine = LOCAL,
 ) -> Grown:
     """Grow a model of a label on the rows used; arrays have shape (n,), `matrix` (n, n_columns)."""
     earlier, later = used & ~is_later, used & is_later
     settings = parameters(hyper, int(used.sum()))
-    train = _lgb_data(data, matrix[earlier], label[earlier])
+    train = _rows(data, matrix, label, earlier)
     can_choose = min(label[later].sum(), later.sum() - label[later].sum()) >= _LEAST_OF_EACH
-    curve: dict[str, dict[str, list[float]]] = {}
+    curves: Mapping[str, list[float]] = {}
     if can_choose:
-        trial = lgb.train(
-            settings,
-            train,
-            num_boost_round=hyper.trees,
-            valid_sets=[train, _lgb_data(data, matrix[later], label[later], train)],
-            valid_names=["earlier", "later"],
-            callbacks=[lgb.early_stopping(hyper.patience, verbose=False), lgb.record_evaluation(curve)],
-        )
-        trees = max(1, trial.best_iteration)
+        chosen = engine.choose(settings, train, _rows(data, matrix, label, later), hyper.trees, hyper.patience)
+        trial, trees, curves = chosen.booster, max(1, chosen.trees), chosen.curves
     else:
         trees = min(_TREES_UNSEEN, hyper.trees)
-        trial = lgb.train(settings, train, num_boost_round=trees)
+        trial = engine.grow(settings, train, trees)
     raw_later = np.asarray(trial.predict(matrix[is_later], raw_score=True, num_iteration=trees), dtype=np.float64)
     slope, intercept = calibrate(raw_later[used[is_later]], label[later])
-    final = lgb.train(settings, _lgb_data(data, matrix[used], label[used]), num_boost_round=trees)
+    final = engine.grow(settings, _rows(data, matrix, label, used), trees)
     gains = final.feature_importance(importance_type="gain")
     return Grown(
         text=final.model_to_string(),
@@ -88,7 +88,7 @@ def grow(
         calibration=Calibration(slope=slope, intercept=intercept),
         raw_later=raw_later,
         raw=np.asarray(final.predict(matrix, raw_score=True), dtype=np.float64),
-        learning_curve={name: values["binary_logloss"] for name, values in curve.items()},
+        learning_curve=dict(curves),
         importance={c.name: float(g) for c, g in zip(data.columns, gains, strict=True)},
         earlier_text=trial.model_to_string(num_iteration=trees),
     )
@@ -113,17 +113,12 @@ def parameters(hyper: Hyperparameters, rows: int) -> dict[str, object]:
     }
 
 
-def _lgb_data(data: Dataset, matrix: FloatArray, label: FloatArray, like: lgb.Dataset | None = None) -> lgb.Dataset:
-    categorical = [i for i, column in enumerate(data.columns) if column.kind == "category"]
-    names = [column.name for column in data.columns]
-    return lgb.Dataset(
-        matrix,
-        label=label,
-        reference=like,
-        categorical_feature=categorical,
-        feature_name=names,
-        free_raw_data=False,
-        params={"verbosity": -1},
+def _rows(data: Dataset, matrix: FloatArray, label: FloatArray, mask: BoolArray) -> Rows:
+    return Rows(
+        matrix=matrix[mask],
+        label=label[mask],
+        categories=tuple(i for i, column in enumerate(data.columns) if column.kind == "category"),
+        names=tuple(column.name for column in data.columns),
     )
 
 

@@ -38,6 +38,7 @@ from models.features import NO_SEND
 from models.record import from_micros, to_micros
 from models.rules import Rules, read_rules
 from service.store.rows import new_decision_id
+from training.boosting import open_cluster
 from training.journal import customer_hash, customer_key
 from training.logs.check import BatchChecker, check_columns
 from training.logs.history import features_of, message_of
@@ -53,7 +54,6 @@ PARTITION = 20_000
 _STEPS = 60
 """Halvings of the interval that holds the shadow price."""
 _NO_KEY = bytes(32)
-_CONNECT_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,17 +116,7 @@ def dask_engine(address: str) -> Iterator[Mapper[Any, Any]]:
     ------
     LogUnusable: there is no cluster at that address, or Dask is not installed.
     """
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise LogUnusable(
-            "dask is not installed; install the extra `distributed`, or leave out --engine dask"
-        ) from error
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # dask has no types
-    except (OSError, ValueError) as error:
-        raise LogUnusable(f"no Dask scheduler answers at {address}: {error}; mend --cluster") from error
-    with client:
+    with open_cluster(address) as client:
         yield lambda function, items: (future.result() for future in client.map(function, items, pure=False))
 
 
@@ -395,7 +385,7 @@ def plan_command(options: argparse.Namespace) -> str:
     """Plan as the options say, and return what to say."""
     with (
         tempfile.TemporaryDirectory(prefix="plan-", dir=options.scratch) as scratch,
-        dask_engine(options.cluster) if options.engine == "dask" else local_engine(options.workers) as engine,
+        dask_engine(options.cluster or "") if options.engine == "dask" else local_engine(options.workers) as engine,
         tqdm(desc="score", unit=" messages", disable=None) as bar,
     ):
         planned = make_plan(

@@ -90,3 +90,13 @@ def _await_health(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
                 continue
             break
     raise AssertionError(f"the MLflow server did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a Dask cluster of two worker processes."""
+    from distributed import LocalCluster
+
+    started = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)  # type: ignore[no-untyped-call]
+    with started as found:
+        yield found.scheduler_address

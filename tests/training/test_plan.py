@@ -1,6 +1,5 @@
 """Planning a campaign within a budget: hulls, the shadow price, the linear programme, and two Dask workers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -125,16 +124,6 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pq.write_table(table, folder / "requests.parquet")
     return folder
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a Dask cluster of two worker processes."""
-    from distributed import LocalCluster
-
-    started = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)  # type: ignore[no-untyped-call]
-    with started as found:
-        yield found.scheduler_address
 
 
 def test_the_command_plans_within_the_budget(

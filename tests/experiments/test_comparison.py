@@ -108,6 +108,21 @@ def test_cuped_narrows_the_interval() -> None:
     assert narrowing == pytest.approx(math.sqrt(1 - correlation**2), rel=0.05)
 
 
+def test_the_lift_after_cuped_holds_the_truth_where_the_covariate_tells_nearly_all() -> None:
+    """A lift over an adjusted control is as uncertain as the mean of the covariate: 95 % intervals hold a true lift of 100 % in 95 % of 300 experiments, within 3.5 errors."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(300):
+        before = rng.normal(10.0, 3.0, 400)
+        after = before + rng.normal(0.0, 0.1, 400)
+        found = compare(
+            Sample(values=after[:200], covariate=before[:200]),
+            Sample(values=after[200:] + 10.0, covariate=before[200:]),
+        )
+        held += found.lift_low <= 1.0 <= found.lift_high
+    assert abs(held / 300 - 0.95) < 3.5 * math.sqrt(0.95 * 0.05 / 300)
+
+
 def test_a_constant_covariate_adjusts_nothing() -> None:
     """A covariate that is the same for all leaves the comparison as it is without."""
     control, treated = draw(CLICKS)
@@ -262,6 +277,13 @@ def test_each_day_is_judged_by_what_counted_by_then() -> None:
     )
     assert looks[6] == early
     assert looks[-1] == compare(control, treated)
+
+
+def test_an_entry_counts_on_its_day() -> None:
+    """What counts at the very end of a day is in that day's look."""
+    sample = Sample(values=NOISE, times=np.repeat(np.arange(1.0, 6.0), 1000))
+    looks = compare_daily(sample, sample, days=[1, 2.5])
+    assert [look.control_count for look in looks] == [1000, 2000]
 
 
 def test_first_days_of_a_rare_event_are_refused() -> None:

@@ -4,8 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from models.errors import InvalidInput
@@ -34,14 +32,14 @@ def _codes(ruling: Ruling) -> list[ReasonCode]:
     return [reason.code for reason in ruling.reasons]
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+@pytest.mark.parametrize("p_values", [[0.04], [0.03, 0.01, 0.04, 0.005], [0.0, 1.0, 0.02, 0.02, 0.3, 0.9, 0.011, 0.5]])
 def test_adjusted_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
-    """Holm and Benjamini-Hochberg agree with statsmodels for any p-values."""
+    """Holm and Benjamini-Hochberg agree with statsmodels, with ties, 0 and 1 among the p-values."""
     named = {str(number): p for number, p in enumerate(p_values)}
-    for ours, theirs in (("holm", "holm"), ("benjamini_hochberg", "fdr_bh")):
-        expected = multipletests(p_values, method=theirs)[1]
-        assert list(adjust(named, ours).values()) == pytest.approx(expected)  # type: ignore[arg-type]  # both are its literals
+    assert list(adjust(named, "holm").values()) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert list(adjust(named, "benjamini_hochberg").values()) == pytest.approx(
+        multipletests(p_values, method="fdr_bh")[1]
+    )
 
 
 def test_a_refused_metric_still_counts() -> None:
@@ -126,7 +124,7 @@ def test_more_success_metrics_ask_for_more() -> None:
     """What one success metric shows alone is not shown as one of five; guardrails take no part in the correction."""
     found = replace(BETTER, always_p_value=0.02)
     others = [_success(SAME, str(number)) for number in range(4)]
-    assert rule([_success(found)], [_guardrail(SAME)] * 1, FAIR, alpha=0.05).verdict == Verdict.SHIP
+    assert rule([_success(found)], [_guardrail(SAME)], FAIR, alpha=0.05).verdict == Verdict.SHIP
     assert rule([_success(found), *others], [], FAIR, alpha=0.05).verdict == Verdict.NO_EFFECT_SHOWN
 
 

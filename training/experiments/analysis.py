@@ -26,6 +26,7 @@ from training.experiments.statistics import (
     compare,
     compare_daily,
     detectable_lift,
+    measure_baseline,
     needed_customers,
     rule,
 )
@@ -261,32 +262,32 @@ def _plan(people: People, alpha: float) -> Plan:
     shares = (weights[0], weights[1])
     total = shares[0] + shares[1]
     counted = int(people.mask(0).sum() + people.mask(1).sum())
-    baseline = measure(kpi.sample(people, 0))
-    if baseline is None:
+    baseline = measure_baseline(kpi.sample(people, 0))
+    if not (baseline.mean > 0 and baseline.deviation > 0) or people.mask(0).sum() < LEAST_IN_SEGMENT:
         return Plan(needed=math.nan, counted=counted, detectable=math.nan)
-    mean, deviation = baseline
     shares = (shares[0] / total, shares[1] / total)
+    shared_alpha = alpha / len(experiment.success)
     needed = needed_customers(
-        mean, deviation, experiment.minimum_detectable_effect, alpha=alpha, power=experiment.power, shares=shares
+        baseline.mean,
+        baseline.deviation,
+        experiment.minimum_detectable_effect,
+        alpha=shared_alpha,
+        power=experiment.power,
+        shares=shares,
+        is_daily=True,
     )
-    if counted < 2:
-        return Plan(needed=needed, counted=counted, detectable=math.nan)
-    lift = detectable_lift(mean, deviation, counted, alpha=alpha, power=experiment.power, shares=shares)
+    lift = math.nan
+    if counted >= LEAST_IN_SEGMENT:
+        lift = detectable_lift(
+            baseline.mean,
+            baseline.deviation,
+            counted,
+            alpha=shared_alpha,
+            power=experiment.power,
+            shares=shares,
+            is_daily=True,
+        )
     return Plan(needed=needed, counted=counted, detectable=lift)
-
-
-def measure(sample: Sample) -> tuple[float, float] | None:
-    """Return mean and standard deviation of a metric before CUPED; None where it cannot be planned by: too little of it, or not positive."""
-    if len(sample.values) < LEAST_IN_SEGMENT:
-        return None
-    values = sample.values
-    if sample.weights is not None:
-        if not sample.weights.any():
-            return None
-        ratio = values.sum() / sample.weights.sum()
-        values = ratio + (values - ratio * sample.weights) / sample.weights.mean()
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    return (mean, deviation) if mean > 0 and deviation > 0 else None
 
 
 def _figure(sample: Sample) -> Figure:

@@ -546,7 +546,31 @@ class Page:
             x_text=lambda v: self._number(v),
             y_text=lambda v: self._number(v),
         )
-        return self._section(self._say("daily"), chart)
+        return self._section(self._say("daily"), chart) + self._by_exposure_day()
+
+    def _by_exposure_day(self) -> str:
+        """Return the first success metric of each variant by the day on which its customers were first exposed."""
+        people, metric = self.analysis.people, self.analysis.experiment.success[0]
+        kpi = KPIS[metric]
+        top, day = kpi.top(people.figures), np.floor(people.expose_day)
+        bottom = np.ones_like(top) if kpi.bottom is None else kpi.bottom(people.figures)
+        lines = []
+        for place, variant in enumerate(people.experiment.variants):
+            masks = [(float(d), (people.variant == place) & (day == d)) for d in np.unique(day)]
+            points = [(d, float(top[m].sum() / bottom[m].sum())) for d, m in masks if bottom[m].sum() > 0]
+            lines.append(Line(name=variant.name, x=[x for x, _ in points], y=[y for _, y in points]))
+        if not any(line.x for line in lines):
+            return ""
+        title = self._say("by_exposure_day", metric=_first_up(self._name(metric)))
+        chart = line_chart(
+            lines,
+            title=title,
+            x_label=self._say("day_of_experiment"),
+            y_label=self.rules.currency if kpi.unit == "money" else self._name(metric),
+            x_text=lambda v: self._number(v),
+            y_text=self._tick(kpi.unit),
+        )
+        return self._section(title, chart, self._say("by_exposure_day_note"))
 
     def _roles(self) -> str:
         parts = []

@@ -152,6 +152,11 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "daily": ("Customers exposed by day", "Новые участники по дням"),
     "customers": ("customers", "клиенты"),
+    "by_exposure_day": ("{metric} by day of first exposure", "{metric} по дню первого участия"),
+    "by_exposure_day_note": (
+        "Each day's new customers over their whole window. Days differ by chance; a variant that leads on a few days only is worth a second look.",
+        "Новые участники каждого дня за всё их окно. Дни различаются случайно; если вариант впереди лишь в отдельные дни, присмотритесь.",
+    ),
     "segments": ("{metric} by segment", "{metric} по сегментам"),
     "segments_note": (
         "Difference per customer at one look; p after Benjamini–Hochberg over all segments. Segments suggest the next experiment, they do not decide this one.",
@@ -184,8 +189,10 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
         "Разница чистой ценности по дням после начала участия",
     ),
     "novelty_note": (
-        "Each point is one day, not cumulative. An effect that shrinks with the days is novelty; one that stays is what a rollout will bring.",
-        "Каждая точка — один день, не накопленно. Эффект, который тает по дням, — новизна; тот, что держится, останется и после внедрения.",
+        "Each point is one day, not cumulative. The first days hold the message with which customers came in; among the later ones an effect that shrinks is novelty, and "
+        "one that stays is what a rollout will bring.",
+        "Каждая точка — один день, не накопленно. В первых днях — сообщение, с которым клиент вошёл в эксперимент; среди следующих эффект, который тает, — новизна, а "
+        "тот, что держится, останется и после внедрения.",
     ),
     "roles": ("Channels in orders that came after a message", "Роли каналов в заказах после сообщения"),
     "roles_note": (

@@ -208,6 +208,14 @@ def plot(found: Sequence[Growth], path: Path) -> None:
             title=f"{growth.name}\ncost ~ size^{growth.power:.2f}", ylim=(min(growth.costs) / 3, max(growth.costs) * 3)
         )
         axis.title.set_fontsize(9)
+        for ticks, values in (
+            (axis.xaxis, (*growth.sizes, *growth.beyond)),
+            (axis.yaxis, {growth.costs[0], max(growth.costs)} if growth.power > 0.1 else {max(growth.costs)}),
+        ):
+            ticks.set_ticks(
+                sorted(values), [f"{value:.3g}".replace("e+0", "e") for value in sorted(values)], fontsize=7
+            )
+            ticks.set_ticks([], minor=True)
     axes[0].set_ylabel("CPU, ms")
     axes[-1].legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})

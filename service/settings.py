@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Host and port to listen on; port 0 takes a free one."""
     allow_plaintext: bool = False
     """Whether to serve without TLS on an address that is not loopback, as behind a mesh that encrypts."""
+    shared_port: bool = False
+    """Whether other processes may listen on the same port of this machine, among which the kernel divides connections; on PostgreSQL alone."""
     tls_certificate_file: Path | None = None
     """PEM certificate chain of the server; with tls_key_file it turns TLS on."""
     tls_key_file: Path | None = None
@@ -127,6 +129,9 @@ def _contradictions(settings: Settings) -> list[Violation]:
         found.append(
             Violation(field="tls_key_file", description="TLS needs both tls_certificate_file and tls_key_file")
         )
+    if settings.shared_port and settings.database_url.startswith("sqlite"):
+        problem = "several processes need PostgreSQL, an SQLite file is for one; set database_url, or leave it out"
+        found.append(Violation(field="shared_port", description=problem))
     if settings.tls_client_ca_file is not None and not settings.is_encrypted:
         found.append(Violation(field="tls_client_ca_file", description="needs tls_certificate_file and tls_key_file"))
     for name in (

@@ -55,7 +55,7 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.shared_port)),
             ],
         )
         channel_choice_service_pb2_grpc.add_ChannelChoiceServiceServicer_to_server(choice, self._server)

@@ -13,6 +13,7 @@ import pytest
 from models.correction import Cell, Sums
 from models.errors import StoreUnavailable
 from service.customers import PersonChanged, Resolved, keep_person, until_unchanged
+from service.gen.channelchoice.v1.admin_service_pb2 import GetServingStatusRequest
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import ChooseChannelResponse
 from service.gen.channelchoice.v1.decision_pb2 import VERDICT_DO_NOT_SEND, VERDICT_SEND, Decision
 from service.gen.channelchoice.v1.outcome_pb2 import (
@@ -26,6 +27,7 @@ from service.store.store import PAUSES, CustomerRow, History, PauseRow, Reader, 
 from tests.postgres import PostgresServer
 from tests.service import served
 from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, identity, moment_of, outcome
+from tests.service.security import ADMIN, write_tokens
 from tests.service.served import MovedClock, Served, serve
 
 SMS = 5_300_000
@@ -337,3 +339,31 @@ def test_groups_that_lock_the_same_people_do_not_wait_for_each_other_forever(
         store.close()
 
     assert {row.version for row in versions.values() if row is not None} == {240}
+
+
+def test_two_services_share_a_port(folders: Sequence[Path]) -> None:
+    """With shared_port the kernel divides connections between them, and every request is answered once, by one of them."""
+    clock, tokens = MovedClock(), write_tokens(folders[0])
+    common = {"clock": clock, "identity_key_file": folders[0] / "identity.key", "tokens_file": tokens}
+    with contextlib.ExitStack() as closing:
+        first = closing.enter_context(serve(folders[0], **common, shared_port=True))  # type: ignore[arg-type]  # settings
+        address = first.address
+        second = closing.enter_context(serve(folders[1], **common, shared_port=True, address=address))  # type: ignore[arg-type]  # as above
+        assert second.address == address
+
+        for number in range(40):
+            with connection(address) as channel:
+                request = choose_request(f"r-{number}", customer=f"c-{number}")
+                replace(first, grpc_channel=channel).decisions.ChooseChannel(request, metadata=ADMIN)
+        counts = set()
+        for _ in range(40):
+            with connection(address) as channel:
+                admin = replace(first, grpc_channel=channel).admin
+                counts.add(int(admin.GetServingStatus(GetServingStatusRequest(), metadata=ADMIN).decision_count))
+
+    assert counts == {20} or (len(counts) == 2 and sum(counts) == 40 and min(counts) > 0)
+
+
+def connection(address: str) -> grpc.Channel:
+    """A connection that is shared with no other channel of this process."""
+    return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])

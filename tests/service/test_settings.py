@@ -60,6 +60,12 @@ def test_half_of_tls_is_refused(pem: Path) -> None:
     assert "tls_certificate_file" in refusal({"tls_client_ca_file": pem})["tls_client_ca_file"]
 
 
+def test_a_shared_port_needs_postgresql() -> None:
+    """Several processes on one SQLite file are refused; on PostgreSQL they are not."""
+    assert "PostgreSQL" in refusal({"shared_port": True})["shared_port"]
+    assert load_settings({"shared_port": True, "database_url": "postgresql://shop@db/choice"}).shared_port
+
+
 def test_off_loopback_callers_must_be_known(pem: Path) -> None:
     """TLS alone lets everyone in who reaches the port, so tokens or client certificates are asked for."""
     options: dict[str, object] = {"address": "0.0.0.0:1", "tls_certificate_file": pem, "tls_key_file": pem}

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from models.context import Context
 from models.errors import LogUnusable
 from models.rules import read_rules
+from service.store.store import Store
 from training.dataset import read_dataset
 from training.experiments.analysis import Analysis, analyse
 from training.experiments.goals import track_goals
@@ -30,12 +31,14 @@ from training.experiments.people import read_people
 from training.experiments.report import find_experiment, make_report, read_changes, summary, write_files
 from training.fit import fit, save
 from training.grow import Hyperparameters
+from training.journal import write_outcomes
 from training.registry import MlflowRegistry
 from training.simulate import WINDOW
 from training.world.clock import to_time
-from training.world.log import KEY
+from training.world.log import KEY, log_customers, logged_visits
 from training.world.money import GAP_HOURS, Bench, make_bench, write_bench_log
 from training.world.protocol import Outcome, Reply, Step
+from training.world.run import World
 from training.world.scenarios import RULES_FILE
 from training.world.served import ServedPolicy
 
@@ -121,10 +124,11 @@ def run_demo(
         bench = make_bench(seed, log_decisions, decisions, customers=customers)
         bar.update()
         bar.set_description("write it down")
+        assert bench.log_world is not None  # the stationary scenario has one
         write_bench_log(bench, url)
+        _write_visits(bench.log_world, url)
         bar.update()
         bar.set_description("train a bundle")
-        assert bench.log_world is not None  # the stationary scenario has one
         complete = to_time(int(bench.log_world.messages.arrive[-1]) + GAP_HOURS)
         fitted = fit(
             read_dataset(url, WINDOW, as_of=complete), Hyperparameters(seed=seed), "demo", progress=lambda _: None
@@ -140,13 +144,21 @@ def run_demo(
         grpc.insecure_channel(address) as channel,
         tqdm(total=len(bench.world.messages), desc="decide over gRPC", unit=" messages", disable=None) as bar,
     ):
-        served = ServedPolicy(channel)
+        served = ServedPolicy(channel, known_until=to_time(int(bench.log_world.messages.arrive[-1])))
         watched = _Watched(served, bar.update)
         result = bench.world.run(watched)
         served.flush()
     until = max(outcome.occur_time for outcome in result.outcomes)
     truth = _truth(bench, watched.exposed, result.steps, timedelta(days=window_days), until)
     return Demo(database_url=url, rules_file=rules_file, bundle=folder / "bundle", truth=truth)
+
+
+def _write_visits(world: World, url: str) -> None:
+    store = Store(url)
+    try:
+        write_outcomes(store, logged_visits(world, log_customers(world.people)))
+    finally:
+        store.close()
 
 
 def _write_rules(folder: Path, bench: Bench, window_days: float) -> Path:

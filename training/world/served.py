@@ -8,6 +8,7 @@ To begin where a log ended, let the server open the database that `write_bench_l
 digits as its identity key.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -37,11 +38,11 @@ class ServerRefused(Exception):
 
 
 class ServedPolicy:
-    """A server's decisions over gRPC. `currency` is that of its rules."""
+    """A server's decisions over gRPC. `currency` is that of its rules; `known_until` is when visits were last told to its database, by whoever wrote the log."""
 
     name = "service over gRPC"
 
-    def __init__(self, channel: grpc.Channel, currency: str = "RUB") -> None:
+    def __init__(self, channel: grpc.Channel, currency: str = "RUB", known_until: datetime | None = None) -> None:
         self._decisions = ChannelChoiceServiceStub(channel)
         self._outcomes = OutcomeServiceStub(channel)
         self._currency = currency
@@ -49,13 +50,13 @@ class ServedPolicy:
         self._deferrals: dict[str, int] = {}
         self._waiting: list[Outcome] = []
         self._reported: dict[str, int] = {}
+        self._known_hour = 0 if known_until is None else int(known_until.timestamp()) // 3600
         self._now = datetime(2000, 1, 1, tzinfo=UTC)
         self.answers: list[decision_pb.Decision] = []
         """Every decision that was answered, for who wants to look."""
 
     def decide(self, context: Context) -> Reply:
-        self.flush()
-        self._report_activity(context)
+        self.flush(self._activity(context))
         if context.step == 1:
             deferrals = self._deferrals.get(context.decision_id, 0)
             if deferrals:
@@ -79,28 +80,29 @@ class ServedPolicy:
         """Keep an outcome until the next call; what follows no decision names the customer."""
         self._waiting.append(outcome)
 
-    def flush(self) -> None:
-        """Report what was observed.
+    def flush(self, visits: Sequence[outcome_pb.Outcome] = ()) -> None:
+        """Report what was observed, and then these visits, in as few calls as take them.
 
         Raises
         ------
         ServerRefused: the server took one of the outcomes for wrong.
         """
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST_OUTCOMES], self._waiting[_MOST_OUTCOMES:]
-            self._send([self._outcome(outcome) for outcome in batch])
-            self._now = max(self._now, *(outcome.occur_time for outcome in batch))
+        waiting = [*(self._outcome(outcome) for outcome in self._waiting), *visits]
+        self._now = max([self._now, *(outcome.occur_time for outcome in self._waiting)])
+        self._waiting.clear()
+        for first in range(0, len(waiting), _MOST_OUTCOMES):
+            self._send(waiting[first : first + _MOST_OUTCOMES])
 
-    def _report_activity(self, context: Context) -> None:
-        """Report the hours in which the customer was active and that were not reported before, as visits."""
+    def _activity(self, context: Context) -> list[outcome_pb.Outcome]:
+        """Return the hours in which the customer was active and that were not reported before, as visits."""
         customer = context.customer
-        newest = self._reported.get(customer.key, 0)
+        newest = self._reported.get(customer.key, self._known_hour)
         hours = [hour for hour in customer.active_hours if hour > newest]
         if not hours:
-            return
+            return []
         self._reported[customer.key] = hours[-1]
         visit = outcome_pb.OUTCOME_TYPE_VISIT
-        outcomes = [
+        return [
             outcome_pb.Outcome(
                 event_id=f"{customer.key}-visit-{hour}",
                 type=visit,
@@ -109,7 +111,6 @@ class ServedPolicy:
             )
             for hour in hours
         ]
-        self._send(outcomes)
 
     def _send(self, outcomes: list[outcome_pb.Outcome]) -> None:
         request = report_pb.ReportOutcomesRequest(outcomes=outcomes)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import LogUnusable
 from models.rules import parse_rules
 from service.gen.channelchoice.v1.admin_service_pb2 import (
     EXPERIMENT_STATE_PAUSED,
@@ -28,6 +29,7 @@ from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, identi
 from tests.service.security import ADMIN, write_tokens
 from tests.service.served import Served, refused, serve
 from tests.service.test_admin import make_bundle
+from training.experiments.monitor import stopper
 from training.experiments.people import read_people
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -246,3 +248,14 @@ def test_the_report_reads_both_engines(service: Served) -> None:
     assert people.figures["margin"].sum() == 900
     assert people.figures["messages"].sum() == len(found)
     assert people.open_windows == 1
+
+
+def test_the_watch_stops_an_experiment_over_grpc(service: Served) -> None:
+    """What the monitor stops is stopped in the service, with its reason; a server that refuses is told of with the way out."""
+    stop = stopper(service.address, "admin-token", None)
+    stop("order", "monitor: a guardrail is broken")
+
+    shown = show(service)
+    assert (shown.state, shown.changes[-1].reason) == (EXPERIMENT_STATE_STOPPED, "monitor: a guardrail is broken")
+    with pytest.raises(LogUnusable, match="stop it with UpdateExperiment"):
+        stopper(service.address, "no token", None)("order", "again")

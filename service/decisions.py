@@ -81,6 +81,8 @@ class Decisions:
         self._learner = learner
         self._keys = keys
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
+        # Threads that compute at the same time take turns at the interpreter's lock after every product of matrices, which costs more than waiting for each other.
+        self._deciding = threading.Lock()
         self._count = 0
         self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
@@ -158,7 +160,8 @@ class Decisions:
             def decide_fresh(most: Mapping[str, int]) -> list[_Entry]:
                 contexts = [self._first_context(requests[place], person, now, most) for place in fresh]
                 contexts = [self._with_factors(c, arm_of(c, self._rules, bundle, others).bundle) for c in contexts]
-                decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle, others)]
+                with self._deciding:
+                    decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle, others)]
                 return [
                     _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
                     for place, decision in zip(fresh, decisions, strict=True)
@@ -233,7 +236,8 @@ class Decisions:
 
     def _decide_step(self, context: Context, arm: Arm, most: Mapping[str, int]) -> Decision:
         budgets = self._budgets(context.message.campaign, context.decide_time, most)
-        return _stamped(decide(replace(context, budgets=budgets), arm.rules, arm.bundle))
+        with self._deciding:
+            return _stamped(decide(replace(context, budgets=budgets), arm.rules, arm.bundle))
 
     def get(self, decision_id: str) -> tuple[list[Answer], list[OutcomeRow]]:
         """Return all steps of a decision and all outcomes reported of it.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -491,7 +492,7 @@ def test_stage_scores_are_linear_part_and_trees(order_text: str, funnelled: Path
     """A stage's score is w . f(x) + w_c . f(x), and what its trees add."""
     funnel = load_bundle(funnelled).funnel
     assert funnel is not None
-    push, contacts = 1.0, np.e - 1
+    push, contacts = 1.0, math.e - 1
     rows = np.array([[push, contacts, np.nan, 1.0]])
 
     linear = 0.1 + 0.2 * (1 - 1) / 0.7 + 0.05 - 0.3

@@ -1,5 +1,7 @@
 """The linear part of a stage: encoded rows become columns, and columns scores."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ NAN = np.nan
 
 def test_columns_are_constant_numbers_gaps_and_categories() -> None:
     """A row is 1, its scaled numbers, which of those with gaps are missing, and one column for each category but channels."""
-    found = DESIGN.base(np.array([[1.0, np.e - 1, 1.0, NAN], [2.0, -(np.e - 1), 0.0, np.e**4 - 1]]))
+    found = DESIGN.base(np.array([[1.0, math.e - 1, 1.0, NAN], [2.0, -(math.e - 1), 0.0, math.e**4 - 1]]))
 
     np.testing.assert_allclose(found, [[1, 0, 0, 1, 0, 1], [1, -4, 1, 0, 1, 0]], atol=1e-12)
     assert DESIGN.groups().tolist() == [-1, 0, 0, 1, 2, 2]

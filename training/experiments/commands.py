@@ -40,7 +40,7 @@ def add_commands(command: Command) -> None:
     )
     demo.add_argument("--folder", type=Path, default=Path("var/demo"), help="a new folder (default: var/demo)")
     demo.add_argument("--log", type=number(int, 1000), default=8000, help="decisions to train on (default: 8000)")
-    demo.add_argument("--decisions", type=number(int, 100), default=10_000, help="messages to decide (default: 10000)")
+    demo.add_argument("--decisions", type=number(int, 100), default=9000, help="messages to decide (default: 9000)")
     demo.add_argument("--customers", type=number(int, 100), default=4000, help="how many (default: 4000)")
     demo.add_argument("--window-days", type=number(float, 1), default=10.0, help="each is watched (default: 10)")
     demo.add_argument("--seed", type=number(int, 0), default=0)

@@ -5,17 +5,12 @@ it chose is estimated from what the log randomised in that wave (SNIPS), beside 
 channel; the log holds bundles of channels, so a channel stands for the bundles of its lead (see training.logs.starbucks).
 """
 
-import json
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import grpc
 import numpy as np
@@ -43,6 +38,7 @@ from training.logs import starbucks
 from training.margins import MarginModel, fit_margins
 from training.off_policy import Estimate, snips
 from training.registry import MlflowRegistry
+from training.server import serving
 
 FloatArray = NDArray[np.float64]
 _CALLERS = 16
@@ -135,53 +131,11 @@ def _copy_database(source: Path, target: Path) -> None:
 
 @contextmanager
 def _server(work: Path, database: Path, key_file: Path, mlflow_uri: str) -> Iterator[str]:
-    """Start the service as anybody would, yield its address, and stop it."""
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "--address",
-        "127.0.0.1:0",
-        "--clock",
-        "request",
-        "--log-format",
-        "json",
-    ]
-    command += ["--database-url", f"sqlite:///{database}", "--identity-key-file", str(key_file)]
-    command += ["--rules-file", str(starbucks.rules_path()), "--mlflow-uri", mlflow_uri]
-    command += ["--bundle", f"models:/{_MODEL}@champion"]
-    log_path = work / "service.log"
-    reader: threading.Thread | None = None
-    with log_path.open("w") as log:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603  # our own module
-        try:
-            address = _address(process, log_path)
-            reader = threading.Thread(target=_copy_lines, args=(process, log), daemon=True)
-            reader.start()
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-            if reader is not None:
-                reader.join()
-
-
-def _copy_lines(process: "subprocess.Popen[str]", log: TextIO) -> None:
-    """Keep what the server logs while it serves, so that it never waits for somebody to read."""
-    for line in process.stderr or ():
-        log.write(line)
-
-
-def _address(process: "subprocess.Popen[str]", log_path: Path) -> str:
-    lines: list[str] = []
-    for line in process.stderr or ():
-        lines.append(line)
-        if line.startswith("{") and json.loads(line).get("event") == "serving":
-            entry = json.loads(line)
-            if entry["bundle"] == "none":
-                raise LogUnusable(f"the server serves without the bundle: {''.join(lines)}")
-            return str(entry["address"])
-    raise LogUnusable(f"the server did not start, see {log_path}: {''.join(lines)}")
+    """Serve the champion from a database, yield the address, and stop."""
+    options = ["--database-url", f"sqlite:///{database}", "--identity-key-file", str(key_file)]
+    options += ["--rules-file", str(starbucks.rules_path()), "--mlflow-uri", mlflow_uri]
+    with serving([*options, "--bundle", f"models:/{_MODEL}@champion"], work / "service.log") as address:
+        yield address
 
 
 def _request(wave: starbucks.Wave, row: int, margin: float, price: float) -> pb.ChooseChannelRequest:

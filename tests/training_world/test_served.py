@@ -1,9 +1,6 @@
 """The real server, in a process of its own, plays in the world."""
 
-import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -19,6 +16,7 @@ from models.correction import TRIAL_STAGES, Factors
 from models.record import context_from_json
 from tests.funnels import write_funnel
 from tests.training_world.worlds import small_world
+from training import server
 from training.world.clock import to_time
 from training.world.money import make_bench, train_bundle
 from training.world.policies import ServiceCore
@@ -29,33 +27,13 @@ from training.world.served import ServedPolicy
 
 
 @contextmanager
-def serving(folder: Path, root: Path, bundle: Path | None = None) -> Iterator[str]:
+def serving(folder: Path, bundle: Path | None = None) -> Iterator[str]:
     """Serve with the world's rules from a folder, with a clock that moves by requests, and give the address."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "service",
-        "--address",
-        "127.0.0.1:0",
-        "--clock",
-        "request",
-        "--log-format",
-        "json",
-    ]
-    arguments += ["--rules-file", str(RULES_FILE), "--database-url", f"sqlite:///{folder / 'store.db'}"]
+    options = ["--rules-file", str(RULES_FILE), "--database-url", f"sqlite:///{folder / 'store.db'}"]
     if bundle is not None:
-        arguments += ["--bundle", str(bundle)]
-    with subprocess.Popen(arguments, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            yield next(_address(line) for line in server.stderr if '"serving"' in line)
-        finally:
-            server.terminate()
-            server.communicate(timeout=30)
-
-
-def _address(line: str) -> str:
-    return str(json.loads(line)["address"])
+        options += ["--bundle", str(bundle)]
+    with server.serving(options, folder / "service.log") as address:
+        yield address
 
 
 class Recorded:
@@ -75,7 +53,7 @@ class Recorded:
 
 
 @pytest.mark.parametrize("has_bundle", [False, True], ids=["rule cascade", "bundle"])
-def test_a_server_decides_as_the_core_does(tmp_path: Path, root: Path, *, has_bundle: bool) -> None:
+def test_a_server_decides_as_the_core_does(tmp_path: Path, *, has_bundle: bool) -> None:
     """Over gRPC, with outcomes reported and cascades advanced, each answer is that of the same code in this process."""
     folder = tmp_path / "bundle"
     bundle = train_bundle(make_bench(3, 900, 10, customers=300), 3, folder) if has_bundle else None
@@ -83,7 +61,7 @@ def test_a_server_decides_as_the_core_does(tmp_path: Path, root: Path, *, has_bu
     here = Recorded(ServiceCore(world.rules, bundle))
     inside = world.run(here)
 
-    with serving(tmp_path, root, folder if has_bundle else None) as address, grpc.insecure_channel(address) as channel:
+    with serving(tmp_path, folder if has_bundle else None) as address, grpc.insecure_channel(address) as channel:
         served = ServedPolicy(channel)
         there = Recorded(served)
         outside = world.run(there)
@@ -103,7 +81,7 @@ def one_message_each(world: World) -> World:
     return World(world.people, world.messages.take(first), world.truth.scenario, world.rules, 1)
 
 
-def test_a_server_learns_of_an_outage_as_the_core_does(tmp_path: Path, root: Path) -> None:
+def test_a_server_learns_of_an_outage_as_the_core_does(tmp_path: Path) -> None:
     """Where push fails on the third day, server and core book the same sums, apply the same factors and decide alike, unlike a core that does
     not learn."""
     write_funnel(tmp_path / "bundle", attention={"push": 0.4, "email": 0.3, "in_app": 0.3})
@@ -114,7 +92,7 @@ def test_a_server_learns_of_an_outage_as_the_core_does(tmp_path: Path, root: Pat
     deaf = Recorded(ServiceCore(world.rules, bundle, is_adaptive=False))
     world.run(deaf)
 
-    with serving(tmp_path, root, tmp_path / "bundle") as address, grpc.insecure_channel(address) as channel:
+    with serving(tmp_path, tmp_path / "bundle") as address, grpc.insecure_channel(address) as channel:
         served = ServedPolicy(channel)
         there = Recorded(served)
         outside = world.run(there)

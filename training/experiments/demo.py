@@ -6,16 +6,10 @@ simulator's own law, so that the report can be held against it.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO
 
 import grpc
 from tqdm import tqdm
@@ -33,6 +27,7 @@ from training.fit import fit, save
 from training.grow import Hyperparameters
 from training.journal import write_outcomes
 from training.registry import MlflowRegistry
+from training.server import serving
 from training.simulate import WINDOW
 from training.world.clock import to_time
 from training.world.log import KEY, log_customers, logged_visits
@@ -74,7 +69,6 @@ class Demo:
 
     database_url: str
     rules_file: Path
-    bundle: Path
     truth: "Truth"
 
 
@@ -139,8 +133,9 @@ def run_demo(
         rules_file = _write_rules(folder, bench, window_days)
         (folder / "identity.key").write_text(KEY.hex())
         bar.update()
+    options = ["--rules-file", str(rules_file), "--database-url", url, "--bundle", str(folder / "bundle")]
     with (
-        serving(folder, rules_file, url) as address,
+        serving(options, folder / "service.log") as address,
         grpc.insecure_channel(address) as channel,
         tqdm(total=len(bench.world.messages), desc="decide over gRPC", unit=" messages", disable=None) as bar,
     ):
@@ -150,7 +145,7 @@ def run_demo(
         served.flush()
     until = max(outcome.occur_time for outcome in result.outcomes)
     truth = _truth(bench, watched.exposed, result.steps, timedelta(days=window_days), until)
-    return Demo(database_url=url, rules_file=rules_file, bundle=folder / "bundle", truth=truth)
+    return Demo(database_url=url, rules_file=rules_file, truth=truth)
 
 
 def _write_visits(world: World, url: str) -> None:
@@ -194,45 +189,6 @@ def _truth(
         net_value={name: net[name] / max(count, 1) for name, count in customers.items()},
         spend={name: spend[name] / max(count, 1) for name, count in customers.items()},
     )
-
-
-@contextmanager
-def serving(folder: Path, rules_file: Path, database_url: str) -> Iterator[str]:
-    """Serve a folder's bundle and rules from a process of its own, with a clock that moves by requests, and give the address."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "service",
-        "--address",
-        "127.0.0.1:0",
-        "--clock",
-        "request",
-        "--log-format",
-        "json",
-    ]
-    arguments += ["--rules-file", str(rules_file), "--database-url", database_url, "--bundle", str(folder / "bundle")]
-    with subprocess.Popen(  # noqa: S603  # this program's own server
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stderr is not None
-        rest = threading.Thread(target=_drain, args=(server.stderr, folder / "service.log"))
-        try:
-            address = next(_address(line) for line in server.stderr if '"serving"' in line)
-            rest.start()  # so that the server never waits for somebody to read what it says
-            yield address
-        finally:
-            server.terminate()
-            if rest.ident is not None:
-                rest.join()
-
-
-def _address(line: str) -> str:
-    return str(json.loads(line)["address"])
-
-
-def _drain(lines: IO[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
 
 
 def demo_command(options: argparse.Namespace) -> str:

@@ -189,12 +189,11 @@ def settle_expired(work: Unit, rules: Rules, now: int) -> None:
 def standings(reader: Reader, rules: Rules, now: datetime) -> list[Standing]:
     """Return every budget of the rules in its present period, a total in its only one."""
     found = []
-    for budget in present_budgets(reader, rules):
+    for budget, of_file in zip(present_budgets(reader, rules), rules.budgets, strict=True):
         period, spending = period_of(budget, rules, now), _spending(reader, budget, rules, now)
         price = shadow_price(budget, rules, spending, now) if period.holds(now) else 0.0
-        file_micros = next(b.amount for b in rules.budgets if b.name == budget.name)
         found.append(
-            Standing(budget=budget, period=period, spending=spending, shadow_price=price, file_micros=file_micros)
+            Standing(budget=budget, period=period, spending=spending, shadow_price=price, file_micros=of_file.amount)
         )
     return found
 

@@ -14,6 +14,7 @@ from training.experiments.credit import Role, channel_roles
 from training.experiments.kpis import KPIS, Kpi
 from training.experiments.people import FloatArray, Funnel, People
 from training.experiments.statistics import (
+    LEAST_CUSTOMERS,
     Comparison,
     Guardrail,
     RatioCheck,
@@ -34,8 +35,6 @@ from training.experiments.statistics import Reason as Reason
 
 MANY_MIXED = 0.01
 """A larger share of customers of two variants is said to be a trouble."""
-LEAST_IN_SEGMENT = 100
-"""Segments with fewer customers in a variant are not compared."""
 MOST_SEGMENTS = 8
 """Of each kind; the largest."""
 _LOOKS = 60
@@ -263,7 +262,7 @@ def _plan(people: People, alpha: float) -> Plan:
     total = shares[0] + shares[1]
     counted = int(people.mask(0).sum() + people.mask(1).sum())
     baseline = measure_baseline(kpi.sample(people, 0))
-    if not (baseline.mean > 0 and baseline.deviation > 0) or people.mask(0).sum() < LEAST_IN_SEGMENT:
+    if not (baseline.mean > 0 and baseline.deviation > 0) or people.mask(0).sum() < LEAST_CUSTOMERS:
         return Plan(needed=math.nan, counted=counted, detectable=math.nan)
     shares = (shares[0] / total, shares[1] / total)
     shared_alpha = alpha / len(experiment.success)
@@ -277,7 +276,7 @@ def _plan(people: People, alpha: float) -> Plan:
         is_daily=True,
     )
     lift = math.nan
-    if counted >= LEAST_IN_SEGMENT:
+    if counted >= LEAST_CUSTOMERS:
         lift = detectable_lift(
             baseline.mean,
             baseline.deviation,
@@ -369,7 +368,7 @@ def _segments(people: People, place: int, alpha: float) -> list[SegmentRow]:
                 _part(control, of_label[people.mask(0)] == label),
                 _part(treated, of_label[people.mask(place)] == label),
             )
-            if min(len(part.values) for part in parts) < LEAST_IN_SEGMENT:
+            if min(len(part.values) for part in parts) < LEAST_CUSTOMERS:
                 continue
             of_control, of_treated = _pair(*parts)
             rows.append(
@@ -421,7 +420,7 @@ def _money(people: People, place: int, comparisons: dict[str, Comparison]) -> Mo
 def _novelty(people: People, place: int) -> list[NoveltyDay]:
     """Return the difference of each day after the exposure, by the normal interval of two means."""
     counts = (int(people.mask(0).sum()), int(people.mask(place).sum()))
-    if min(counts) < LEAST_IN_SEGMENT:
+    if min(counts) < LEAST_CUSTOMERS:
         return []
     means: list[FloatArray] = []
     variances: list[FloatArray] = []

@@ -115,7 +115,6 @@ def line_chart(
     y_label: str,
     x_text: Format,
     y_text: Format,
-    from_zero: bool = True,
 ) -> str:
     """Return lines over one axis, with a legend above."""
     values = [v for line in lines for v in line.y if math.isfinite(v)]
@@ -123,7 +122,7 @@ def line_chart(
     if not values or max(places) <= min(places):
         return ""
     height = 240
-    low = min(0.0, *values) if from_zero else min(values)
+    low = min(0.0, *values)
     high = max(values) if max(values) > low else low + 1
     x = _Scale(min(places), max(places), _LEFT, _WIDTH - _RIGHT)
     y = _Scale(low, high, height - _BOTTOM, _TOP + 18)

@@ -21,6 +21,7 @@ from models.features import NO_SEND
 from models.record import from_micros, to_micros
 from models.rules import Experiment, Rules, Variant
 from service.store.engine import asking
+from service.store.store import ACTIVE, ENGAGED, PURCHASES
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -31,9 +32,6 @@ PROGRAMME = "programme"
 _EVERYBODY = "everybody"
 _DAY = 86_400_000_000
 _UNIT = 1_000_000
-_PURCHASES = ("order", "store_purchase")
-_ENGAGED = ("seen", "opened", "clicked")
-_ACTIVE = ("visit", *_ENGAGED, *_PURCHASES)
 
 _NEWEST = "SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(receive_time) FROM outcomes) newest"
 _EXPOSED = """
@@ -218,15 +216,12 @@ def holdout_experiment(rules: Rules, window_days: float, since: datetime, until:
     )
 
 
-def read_people(
-    url: str, experiment: Experiment, rules: Rules, until: datetime | None = None, harm: float | None = None
-) -> People:
+def read_people(url: str, experiment: Experiment, rules: Rules, until: datetime | None = None) -> People:
     """Read who took part and what they did.
 
     Parameters
     ----------
     until : the log is read as it was then; its newest row by default, so that the same log gives the same report.
-    harm : money lost with each customer who unsubscribes, that of the rules by default.
 
     Raises
     ------
@@ -237,7 +232,7 @@ def read_people(
         if newest is None:
             raise LogUnusable(f"the log {url} is empty; nobody was exposed to {experiment.name}")
         last = int(newest) if until is None else min(int(newest), to_micros(until))
-        reading = _Reading(connection, experiment, rules, last, harm)
+        reading = _Reading(connection, experiment, rules, last)
         exposures = reading.marketed() if experiment.name == HOLDOUT else reading.exposed()
         return reading.people(exposures)
 
@@ -260,20 +255,18 @@ def read_period(url: str, rules: Rules, begin: datetime, days: float) -> People 
         window_days=days,
     )
     with asking(url) as connection:
-        reading = _Reading(connection, everybody, rules, to_micros(end), None)
+        reading = _Reading(connection, everybody, rules, to_micros(end))
         known = list(reading.known(to_micros(begin)))
         return reading.people(iter(known)) if known else None
 
 
 class _Reading:
-    def __init__(
-        self, connection: Connection, experiment: Experiment, rules: Rules, until: int, harm: float | None
-    ) -> None:
+    def __init__(self, connection: Connection, experiment: Experiment, rules: Rules, until: int) -> None:
         self._connection = connection
         self._experiment = experiment
         self._rules = rules
         self._until = until
-        self._harm = rules.harm.unsubscribe / _UNIT if harm is None else harm
+        self._harm = rules.harm.unsubscribe / _UNIT
         self._window = round(experiment.window_days * _DAY)
         self._start = to_micros(experiment.start_time)
         self._places = {variant.name: place for place, variant in enumerate(experiment.variants)}
@@ -394,7 +387,7 @@ class _Reading:
             earned = self._count_purchase(figures, kind, value, message_margin, revenue)
             if earned:
                 person.days[after // _DAY] += earned
-            if kind in _PURCHASES:
+            if kind in PURCHASES:
                 person.purchases.append((moment, earned, kind))
                 if person.first_order != person.first_order:
                     person.first_order = after / _DAY
@@ -404,9 +397,9 @@ class _Reading:
                 figures["unsubscribed"] = 1.0
             if kind == "complaint":
                 figures["complained"] = 1.0
-            if kind in _ACTIVE and 2 * after >= self._window:
+            if kind in ACTIVE and 2 * after >= self._window:
                 figures["active_late"] = 1.0
-            if kind in _ENGAGED:
+            if kind in ENGAGED:
                 figures["engaged"] = 1.0
                 person.engaged.append((moment, decision_id, step))
             if kind == "clicked":
@@ -429,7 +422,7 @@ class _Reading:
             figures["margin"] -= margin
             figures["revenue"] -= (revenue or 0) / _UNIT
             return -margin
-        if kind not in _PURCHASES:
+        if kind not in PURCHASES:
             return 0.0
         figures["orders" if kind == "order" else "store_orders"] += 1
         figures["margin"] += margin

@@ -97,6 +97,6 @@ def cluster() -> Iterator[str]:
     """The address of a Dask cluster of two worker processes."""
     from distributed import LocalCluster
 
-    started = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)  # type: ignore[no-untyped-call]
+    started = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")  # type: ignore[no-untyped-call]
     with started as found:
         yield found.scheduler_address

@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-ledger bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve models/libwalk.so
@@ -63,6 +63,10 @@ bench: $(VENV)/.dev models/libwalk.so
 ## bench-commits: what sharing commits earns on SQLite and PostgreSQL, beside a commit for each row
 bench-commits: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.commits
+
+## bench-ledger: what leases of budget save replicas on PostgreSQL, beside one lock for all
+bench-ledger: $(VENV)/.dev
+	$(PY) -m tests.benchmarks.ledger $(LEDGER)
 
 ## bench-frames: time and memory of writing and reading training data of a million decisions; takes 9 GB of disk
 bench-frames: $(VENV)/.dev

@@ -14,6 +14,7 @@ from service.customers import Customers
 from service.decisions import Decisions
 from service.experiments import Experiments
 from service.learning import Learner
+from service.ledger import ledger_of
 from service.outcomes import Outcomes
 from service.registry import Registry
 from service.rpc.server import Server
@@ -66,7 +67,8 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         customers = Customers(store, rules, clock, keys)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
-        decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants)
+        ledger = ledger_of(store)
+        decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants, ledger)
         closing.callback(decisions.close)
         streams = threading.Semaphore(settings.streams)
         server = Server(
@@ -74,7 +76,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             ChannelChoiceServicer(
                 decisions, rules, clock, streams, observe, *([] if shadow is None else [shadow.tell])
             ),
-            OutcomeServicer(Outcomes(store, rules, clock, customers, keys), rules, clock, streams, observe),
+            OutcomeServicer(Outcomes(store, rules, clock, customers, keys, ledger), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(
                 store,

@@ -10,25 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from models.budget import GRACE, BudgetState, Period, Spending, period_of, shadow_price, state_of, update_price
+from models.budget import GRACE, BudgetState, Period, Spending, period_of, shadow_price, state_of
 from models.context import Mode, Verdict
 from models.decide import Decision
 from models.errors import InvalidInput, NotFound, Violation
-from models.record import from_micros, to_micros
+from models.record import to_micros
 from models.rules import EVERY, Budget, Rules
-from service.store.store import BudgetChangeRow, BudgetRow, OutcomeRow, Reader, ReservationRow, Unit
+from service.ledger import (
+    Ledger,
+    account_of,
+    add_settled,
+    charge,
+    end_all,
+    end_expired,
+    key_of,
+    present_budgets,
+    take,
+)
+from service.store.store import BudgetChangeRow, OutcomeRow, Reader, ReservationRow, Unit
 
 SETTLING = ("sent", "not_sent", "delivered", "undelivered")
 _SENT = ("sent", "delivered", "undelivered")
-
-
-class BudgetShort(Exception):
-    """Raised in a unit of work when a budget has less left than the decisions took for granted; decide again with this much."""
-
-    def __init__(self, budget: str, left_micros: int) -> None:
-        self.budget = budget
-        self.left_micros = left_micros
-        super().__init__(f"budget {budget} has {left_micros} micros left")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,23 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What decisions of one moment ask of a budget."""
+
+    budget: str
+    need_micros: int
+    """The most that they could have spent: their dearest eligible sends."""
+    reservations: tuple[tuple[Decision, Reservation], ...]
+    """What they do set aside."""
+    now: datetime
+
+    @property
+    def total_micros(self) -> int:
+        """What they set aside together."""
+        return sum(reserved.amount_micros for _, reserved in self.reservations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """A budget in its period, as it stands."""
 
@@ -48,22 +67,10 @@ class Standing:
     period: Period
     spending: Spending
     shadow_price: float
+    leased_micros: int
+    """What replicas have set aside for sends to come."""
     file_micros: int
     """What the rules file says."""
-
-
-def present_budgets(reader: Reader, rules: Rules) -> tuple[Budget, ...]:
-    """Return the budgets of the rules with the amounts that operators gave them since; a changed file holds again."""
-    changes = reader.latest_budget_changes() if rules.budgets else {}
-    if not changes:
-        return rules.budgets
-    return tuple(_changed(budget, changes.get(budget.name)) for budget in rules.budgets)
-
-
-def _changed(budget: Budget, change: BudgetChangeRow | None) -> Budget:
-    if change is None or change.amount_micros is None or change.file_micros != budget.amount:
-        return budget
-    return replace(budget, amount=change.amount_micros)
 
 
 def change_amount(
@@ -79,8 +86,9 @@ def change_amount(
     if known is None:
         raise NotFound("budget", name)
     settle_expired(work, rules, to_micros(now))
+    end_all(work, known, rules, now)
     changed = known if amount_micros is None else replace(known, amount=amount_micros)
-    spent = _spending(work, known, rules, now).spent_micros
+    spent = account_of(work, known, rules, now, Ledger()).spending.spent_micros
     if spent > changed.amount:
         problem = (
             f"is below the {spent / 1e6:.2f} that are spent or set aside in this period; "
@@ -102,15 +110,17 @@ def change_amount(
 
 
 def budget_states(
-    reader: Reader, rules: Rules, campaign: str, now: datetime, most: Mapping[str, int]
+    reader: Reader, rules: Rules, campaign: str, now: datetime, most: Mapping[str, int], ledger: Ledger
 ) -> tuple[BudgetState, ...]:
     """Return the budgets that count sends of a campaign as they are now; of those named in `most`, no more is left than that."""
-    states = [
-        state_of(budget, rules, _spending(reader, budget, rules, now), now)
-        for budget in present_budgets(reader, rules)
-        if budget.campaign in (EVERY, campaign)
-    ]
-    return tuple(replace(s, left_micros=min(s.left_micros, most.get(s.name, s.left_micros))) for s in states)
+    found = []
+    for budget in present_budgets(reader, rules):
+        if budget.campaign in (EVERY, campaign):
+            account = account_of(reader, budget, rules, now, ledger)
+            state = state_of(budget, rules, account.spending, now)
+            left = max(0, state.left_micros - account.leased_micros)
+            found.append(replace(state, left_micros=min(left, most.get(state.name, left))))
+    return tuple(found)
 
 
 def reservation_of(decision: Decision) -> Reservation | None:
@@ -127,73 +137,108 @@ def reservation_of(decision: Decision) -> Reservation | None:
     )
 
 
-def reserve(work: Unit, rules: Rules, decisions: Sequence[Decision]) -> None:
-    """Set aside what decisions of one moment, kept in this unit of work, are going to cost; the unit holds LEDGER.
+def demands(rules: Rules, decisions: Sequence[Decision]) -> list[Demand]:
+    """Return what decisions of one moment ask of each budget that they count on.
 
-    What was eligible is checked, not what was drawn: had a drawn paid send alone to be paid for, the propensity of the others would not be
+    What was eligible is asked for, not what was drawn: had a drawn paid send alone to be paid for, the propensity of the others would not be
     that of what was served.
+    """
+    found = []
+    for budget in rules.budgets:
+        counted = [(d, state) for d in decisions for state in d.context.budgets if state.name == budget.name]
+        at_first = max((state.left_micros for _, state in counted), default=0)
+        asked = [(at_first - state.left_micros, _dearest_micros(decision, state)) for decision, state in counted]
+        need = max((before + dearest for before, dearest in asked if dearest), default=0)
+        if need:
+            reserved = [(decision, _reserved_of(decision, state)) for decision, state in counted]
+            found.append(
+                Demand(
+                    budget=budget.name,
+                    need_micros=need,
+                    reservations=tuple((d, reservation) for d, reservation in reserved if reservation is not None),
+                    now=counted[0][0].context.decide_time,
+                )
+            )
+    return found
+
+
+def lease(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -> None:
+    """Take what decisions ask out of leases; the first that the unit does, so that nothing is undone where they do not suffice.
+
+    Raises
+    ------
+    LeaseShort: they do not.
+    """
+    for demand in asked:
+        budget = _named(rules.budgets, demand.budget)
+        key = key_of(budget, rules, demand.now)
+        take(work, budget.name, key, to_micros(demand.now), ledger, demand.need_micros, demand.total_micros)
+
+
+def reserve(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -> Mapping[str, int]:
+    """Set aside what decisions kept in this unit of work are going to cost; return which budgets have leases now, until when.
+
+    A unit that does not hold LEDGER has taken the money out of leases before.
 
     Raises
     ------
     BudgetShort: others have taken since what one of the decisions was to choose from.
     """
-    for budget in present_budgets(work, rules):
-        counted = [(d, state) for d in decisions for state in d.context.budgets if state.name == budget.name]
-        if not counted or all(d.context.mode is not Mode.LIVE for d, _ in counted):
-            continue
-        now = counted[0][0].context.decide_time
-        spending = _spending(work, budget, rules, now)
-        left = max(0, budget.amount - spending.spent_micros)
-        at_first = max(state.left_micros for _, state in counted)
-        for decision, state in counted:
-            dearest = _dearest_micros(decision, state)
-            if dearest and at_first - state.left_micros + dearest > left:
-                raise BudgetShort(budget.name, left)
-        total = 0
-        for decision, state in counted:
-            reserved = reservation_of(decision)
-            if reserved is None or decision.choice.action is None or not state.counts(decision.choice.action.channel):
-                continue
-            total += reserved.amount_micros
+    granted: dict[str, int] = {}
+    for demand in asked:
+        if ledger.is_held:
+            budget = _named(present_budgets(work, rules), demand.budget)
+            need, total = demand.need_micros, demand.total_micros
+            granted |= charge(work, budget, rules, demand.now, ledger, need, total)
+        key = key_of(_named(rules.budgets, demand.budget), rules, demand.now)
+        for decision, reserved in demand.reservations:
             work.insert_reservation(
                 ReservationRow(
                     decision_id=decision.context.decision_id,
                     step=decision.context.step,
-                    budget=budget.name,
-                    period_start=_key(budget, rules, now),
+                    budget=demand.budget,
+                    period_start=key,
                     price_micros=reserved.amount_micros,
                     reserved_micros=reserved.amount_micros,
                     committed_micros=0,
                     expire_time=to_micros(reserved.expire_time),
                 )
             )
-        if total:
-            spending = update_price(budget, rules, spending, now)
-            _add(work, budget.name, _key(budget, rules, now), spending, total, 0)
+    return granted
 
 
-def settle(work: Unit, rules: Rules, decision_id: str, step: int, now: int) -> None:
+def settle(work: Unit, rules: Rules, decision_id: str, step: int, now: int, ledger: Ledger) -> None:
     """Bring the reservations of a step in line with its outcomes, in whatever order they came."""
-    rows = work.list_reservations(decision_id, step)
-    outcomes = [o for o in work.list_outcomes(decision_id) if o.step == step] if rows else []
-    for row in rows:
-        _change(work, rules, _settled(row, outcomes), row, now)
+    while True:
+        rows = work.list_reservations(decision_id, step)
+        outcomes = [o for o in work.list_outcomes(decision_id) if o.step == step] if rows else []
+        if all(_change(work, rules, _settled(row, outcomes), row, now, ledger) for row in rows):
+            return
 
 
 def settle_expired(work: Unit, rules: Rules, now: int) -> None:
-    """Count reservations that have expired as spent."""
+    """Count reservations that have expired as spent, and take back leases that have; the unit holds LEDGER."""
     for row in work.list_expired(now):
-        _change(work, rules, replace(row, reserved_micros=0, committed_micros=row.price_micros), row, now)
+        # Where an outcome settles it at the same moment, that holds.
+        _change(work, rules, replace(row, reserved_micros=0, committed_micros=row.price_micros), row, now, Ledger())
+    end_expired(work, rules, now)
 
 
 def standings(reader: Reader, rules: Rules, now: datetime) -> list[Standing]:
     """Return every budget of the rules in its present period, a total in its only one."""
     found = []
     for budget, of_file in zip(present_budgets(reader, rules), rules.budgets, strict=True):
-        period, spending = period_of(budget, rules, now), _spending(reader, budget, rules, now)
-        price = shadow_price(budget, rules, spending, now) if period.holds(now) else 0.0
+        period, account = period_of(budget, rules, now), account_of(reader, budget, rules, now, Ledger())
+        price = shadow_price(budget, rules, account.spending, now) if period.holds(now) else 0.0
         found.append(
-            Standing(budget=budget, period=period, spending=spending, shadow_price=price, file_micros=of_file.amount)
+            Standing(
+                budget=budget,
+                period=period,
+                spending=account.spending,
+                shadow_price=price,
+                leased_micros=account.leased_micros,
+                file_micros=of_file.amount,
+            )
         )
     return found
 
@@ -207,20 +252,25 @@ def _settled(row: ReservationRow, outcomes: Iterable[OutcomeRow]) -> Reservation
     return replace(row, reserved_micros=0, committed_micros=0) if seen else row
 
 
-def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, now: int) -> None:
-    """Write a reservation and its budget anew where they differ."""
-    known = work.find_budget(old.budget, old.period_start)
-    if new == old or known is None:
-        return
-    spending = _spending_of(known)
-    for budget in present_budgets(work, rules):
-        moment = from_micros(now)
-        if budget.name == old.budget and _key(budget, rules, moment) == old.period_start:
-            spending = update_price(budget, rules, spending, moment)
+def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, now: int, ledger: Ledger) -> bool:
+    """Write a reservation and its budget anew where they differ; False where another has changed the reservation meanwhile."""
+    if new == old:
+        return True
+    if not work.update_reservation(new, old):
+        return False
     reserved = new.reserved_micros - old.reserved_micros
     committed = new.committed_micros - old.committed_micros
-    work.update_reservation(new)
-    _add(work, old.budget, old.period_start, spending, reserved, committed)
+    add_settled(work, rules, old.budget, old.period_start, now, ledger, reserved, committed)
+    return True
+
+
+def _named(budgets: Iterable[Budget], name: str) -> Budget:
+    return next(budget for budget in budgets if budget.name == name)
+
+
+def _reserved_of(decision: Decision, state: BudgetState) -> Reservation | None:
+    reserved, action = reservation_of(decision), decision.choice.action
+    return reserved if reserved is not None and action is not None and state.counts(action.channel) else None
 
 
 def _dearest_micros(decision: Decision, state: BudgetState) -> int:
@@ -230,41 +280,3 @@ def _dearest_micros(decision: Decision, state: BudgetState) -> int:
     table = decision.distribution.table
     counted = [state.counts(action.channel) for action in table.actions]
     return int(table.price_micros[counted].max(initial=0.0))
-
-
-def _key(budget: Budget, rules: Rules, now: datetime) -> int:
-    """Return under which start a budget's present period is stored; totals have one, so that a change of their dates forgets nothing."""
-    return 0 if budget.period == "total" else to_micros(period_of(budget, rules, now).start)
-
-
-def _spending(reader: Reader, budget: Budget, rules: Rules, now: datetime) -> Spending:
-    """Return what became of a budget in its present period; a new one begins with the price that the last one held."""
-    key = _key(budget, rules, now)
-    row = reader.find_budget(budget.name, key)
-    if row is not None and row.period_start == key:
-        return _spending_of(row)
-    start = period_of(budget, rules, now).start
-    return Spending(held_price=0.0 if row is None else row.held_price, price_time=start)
-
-
-def _spending_of(row: BudgetRow) -> Spending:
-    return Spending(
-        reserved_micros=row.reserved_micros,
-        committed_micros=row.committed_micros,
-        held_price=row.held_price,
-        price_time=from_micros(row.price_time),
-    )
-
-
-def _add(work: Unit, budget: str, period_start: int, spending: Spending, reserved: int, committed: int) -> None:
-    """Add to what is reserved and committed, and keep the price as it is in `spending`."""
-    work.add_budget(
-        BudgetRow(
-            budget=budget,
-            period_start=period_start,
-            reserved_micros=reserved,
-            committed_micros=committed,
-            held_price=spending.held_price,
-            price_time=to_micros(spending.price_time),
-        )
-    )

@@ -18,17 +18,18 @@ from models.features import NO_SEND
 from models.policies import PER_DECISIONS
 from models.record import context_from_json, from_micros, to_micros
 from models.rules import Rules
-from service.budgets import BudgetShort, budget_states, reserve
+from service.budgets import Demand, budget_states, demands, lease, reserve
 from service.bundles import BundleHolder
 from service.clock import Clock
 from service.customers import Customers, Resolved, keep_person, until_unchanged
 from service.learning import Learner
+from service.ledger import BudgetShort, Hints, LeaseShort, Ledger
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
 from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
-from service.store.store import LEDGER, DecisionRow, ExposureRow, History, OutcomeRow, Store, Unit
+from service.store.store import DecisionRow, ExposureRow, History, OutcomeRow, Store, Unit
 from service.variants import VariantBundles
 from service.version import VERSION
 
@@ -71,8 +72,11 @@ class Decisions:
         learner: Learner,
         keys: Keys,
         variants: VariantBundles,
+        ledger: Ledger,
     ) -> None:
         self._store = store
+        self._ledger = ledger
+        self._leases = Hints()
         self._rules = rules
         self._bundles = bundles
         self._variants = variants
@@ -293,35 +297,59 @@ class Decisions:
 
     def _keep(self, entries: Sequence[_Entry], person: Resolved) -> list[bool]:
         """Write decisions of one person down with all that follows from them; False for each whose request_id or step is taken."""
+        asked = demands(self._rules, [entry.decision for entry in entries])
+        names = [demand.budget for demand in asked]
+        if self._ledger.is_held or not asked:
+            return self._keep_by(entries, asked, person, self._ledger)
+        if self._leases.suffice(names, to_micros(asked[0].now)):
+            try:
+                return self._keep_by(entries, asked, person, self._ledger)
+            except LeaseShort:
+                self._leases.forget(names)
+        return self._keep_by(entries, asked, person, self._ledger.held())
+
+    def _keep_by(
+        self, entries: Sequence[_Entry], asked: Sequence[Demand], person: Resolved, ledger: Ledger
+    ) -> list[bool]:
+        """Write decisions down; what they cost comes out of leases, unless the unit of work holds the ledger.
+
+        Raises
+        ------
+        LeaseShort: leases do not suffice. BudgetShort: the ledger does not.
+        """
         rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
 
         def unit(work: Unit) -> list[bool]:
+            if not ledger.is_held:
+                lease(work, self._rules, asked, ledger)
             keep_person(work, person, rows[0].decide_time)
             kept = [work.insert_decision(row) for row in rows]
             if not any(kept):
                 raise _NothingKept
-            reserve(work, self._rules, [e.decision for e, is_kept in zip(entries, kept, strict=True) if is_kept])
+            if asked and not all(kept) and not ledger.is_held:
+                raise LeaseShort  # more was taken than is needed now
+            decisions = [entry.decision for entry, is_kept in zip(entries, kept, strict=True) if is_kept]
+            granted = reserve(work, self._rules, asked if all(kept) else demands(self._rules, decisions), ledger)
             for entry, row, is_kept in zip(entries, rows, kept, strict=True):
                 if is_kept:
-                    self._keep_effects(work, entry.decision, row)
-            decided = [e.decision.context for e, is_kept in zip(entries, kept, strict=True) if is_kept]
-            for exposure in _first_exposures(decided, person.history, self._rules):
+                    self._keep_effects(work, entry.decision, row, ledger)
+            for exposure in _first_exposures([d.context for d in decisions], person.history, self._rules):
                 work.insert_exposure(exposure)
+            self._leases.note(granted)
             return kept
 
-        locks = [*person.locks, *([LEDGER] if any(entry.decision.context.budgets for entry in entries) else ())]
         try:
-            return self._store.write(unit, locks)
+            return self._store.write(unit, [*person.locks, *(ledger.locks if asked else ())])
         except _NothingKept:
             return [False] * len(rows)
 
-    def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow) -> None:
+    def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow, ledger: Ledger) -> None:
         choice, message = decision.choice, decision.context.message
         if choice.verdict is Verdict.SEND and choice.slot is not None and decision.context.mode is Mode.LIVE:
             end = to_micros(choice.slot.end)
             work.insert_contact(contact_of(row, message.topic, message.category, end))
         self._learner.book(work, decision, row)
-        adopt_parked(work, [row], self._rules, row.decide_time)
+        adopt_parked(work, [row], self._rules, row.decide_time, ledger)
 
     def _first_context(
         self, request: ChooseRequest, person: Resolved, now: datetime, most: Mapping[str, int]
@@ -432,7 +460,7 @@ class Decisions:
     def _budgets(self, campaign: str, now: datetime, most: Mapping[str, int]) -> tuple[BudgetState, ...]:
         if not self._rules.budgets:
             return ()
-        return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most))
+        return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most, self._ledger))
 
 
 def _first_exposures(contexts: Iterable[Context], history: History, rules: Rules) -> list[ExposureRow]:

@@ -15,10 +15,11 @@ from service.budgets import settle as settle_reservations
 from service.clock import Clock
 from service.customers import Customers, PersonChanged, keep_person, until_unchanged
 from service.learning import learn
+from service.ledger import Ledger
 from service.requests import ReportedOutcome
 from service.store.identity import Keys
 from service.store.profile import Profile
-from service.store.store import LEDGER, ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit, person_locks
+from service.store.store import ContactRow, DecisionRow, OutcomeRow, Reader, Store, Unit, person_locks
 
 EVENTS = {
     "undelivered": Event.UNDELIVERED,
@@ -56,8 +57,11 @@ class Reported:
 class Outcomes:
     """Takes in outcomes."""
 
-    def __init__(self, store: Store, rules: Rules, clock: Clock, customers: Customers, keys: Keys) -> None:
+    def __init__(
+        self, store: Store, rules: Rules, clock: Clock, customers: Customers, keys: Keys, ledger: Ledger
+    ) -> None:
         self._store = store
+        self._ledger = ledger
         self._rules = rules
         self._clock = clock
         self._customers = customers
@@ -81,7 +85,7 @@ class Outcomes:
             return [self._keep(work, outcome, owner, now) for outcome, owner in zip(outcomes, owners, strict=True)]
 
         is_settling = bool(self._rules.budgets) and any(outcome.type in SETTLING for outcome in outcomes)
-        return self._store.write(unit, [*person_locks(known), *([LEDGER] if is_settling else ())])
+        return self._store.write(unit, [*person_locks(known), *(self._ledger.locks if is_settling else ())])
 
     def _make_known(self, outcome: ReportedOutcome) -> bytes | None:
         """Write down the person an outcome names where they are new; return one of their identities, None where it names none.
@@ -133,7 +137,7 @@ class Outcomes:
         unit.insert_outcome(row)
         if steps:
             apply(unit, row, steps, now)
-            _settle(unit, row, self._rules, now)
+            _settle(unit, row, self._rules, now, self._ledger)
         if row.status != Status.PARKED:
             learn(unit, row, steps)
         return Reported(event_id=outcome.event_id, status=Status(row.status))
@@ -179,10 +183,10 @@ def apply(unit: Unit, row: OutcomeRow, steps: Sequence[DecisionRow], now: int) -
         unit.update_profile(row.customer_key, withdrawn, now)
 
 
-def _settle(unit: Unit, row: OutcomeRow, rules: Rules, now: int) -> None:
+def _settle(unit: Unit, row: OutcomeRow, rules: Rules, now: int, ledger: Ledger) -> None:
     """Let an outcome take effect on budgets."""
     if row.type in SETTLING:
-        settle_reservations(unit, rules, row.decision_id, row.step, now)
+        settle_reservations(unit, rules, row.decision_id, row.step, now, ledger)
 
 
 def _update_contact(unit: Unit, decision: DecisionRow) -> None:
@@ -197,14 +201,14 @@ def _update_contact(unit: Unit, decision: DecisionRow) -> None:
     unit.update_contact(replace(contact, start_time=start, end_time=end, is_open=is_open))
 
 
-def adopt_parked(unit: Unit, steps: Sequence[DecisionRow], rules: Rules, now: int) -> None:
+def adopt_parked(unit: Unit, steps: Sequence[DecisionRow], rules: Rules, now: int, ledger: Ledger) -> None:
     """Let outcomes take effect that came before their decision was known."""
     for row in unit.list_outcomes(steps[0].decision_id):
         if row.status == Status.PARKED:
             settled = settle(row, steps, rules)
             unit.update_outcome(row.event_id, settled.status, settled.step, settled.customer_key)
             apply(unit, settled, steps, now)
-            _settle(unit, settled, rules, now)
+            _settle(unit, settled, rules, now, ledger)
             learn(unit, settled, steps)
 
 

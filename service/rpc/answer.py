@@ -191,6 +191,7 @@ def budget_message(standing: Standing, rules: Rules) -> admin_pb.Budget:
         committed=money(standing.spending.committed_micros, rules),
         shadow_price=standing.shadow_price,
         file_cap=money(standing.file_micros, rules),
+        leased=money(standing.leased_micros, rules),
     )
 
 

@@ -97,6 +97,8 @@ class Database(Protocol):
     """An open database whose schema is up to date."""
 
     broken: tuple[type[Exception], ...]
+    is_shared: bool
+    """Whether several processes may write at the same time."""
 
     def reading(self, question: Callable[[Cursor], T]) -> T:
         """Ask something; each statement sees all that is committed by then."""

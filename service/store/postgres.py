@@ -264,6 +264,7 @@ class Postgres:
 
     def __init__(self, url: URL, connections: int) -> None:
         self.broken: tuple[type[Exception], ...] = (psycopg.Error,)
+        self.is_shared = True
         self._url = url
         self._count = connections
         self._free = threading.Semaphore(connections)

@@ -154,6 +154,28 @@ reservations = Table(
     Index("reservations_by_expiry", "reserved_micros", "expire_time"),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("budget", String(64), primary_key=True, comment="name in the rules file"),
+    Column("period_start", BigInteger, primary_key=True),
+    Column("holder", String(32), primary_key=True, comment="of one process, new at each start"),
+    Column(
+        "left_micros",
+        BigInteger,
+        nullable=False,
+        comment="reserved in budgets, and not yet for any send; the holder alone may reserve it",
+    ),
+    Column(
+        "reserved_micros",
+        BigInteger,
+        nullable=False,
+        comment="to be added to budgets, for reservations that the holder settled",
+    ),
+    Column("committed_micros", BigInteger, nullable=False, comment="to be added to budgets, likewise"),
+    Column("expire_time", BigInteger, nullable=False, comment="from then on anybody may take it back"),
+)
+
 budget_changes = Table(
     "budget_changes",
     metadata,

@@ -112,6 +112,7 @@ class Sqlite:
 
     def __init__(self, url: URL) -> None:
         self.broken: tuple[type[Exception], ...] = (sqlite3.Error,)
+        self.is_shared = False
         self._url = url
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []

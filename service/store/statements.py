@@ -35,7 +35,7 @@ KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
 
 _d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
 _b, _r, _i, _p = schema.budgets.c, schema.reservations.c, schema.identities.c, schema.customers.c
-_q, _e, _x = schema.requests.c, schema.exposures.c, schema.experiments.c
+_q, _e, _x, _l = schema.requests.c, schema.exposures.c, schema.experiments.c, schema.leases.c
 
 
 def _select(table: Table) -> Select[Any]:
@@ -59,6 +59,33 @@ def _part(kind: str, texts: Iterable[Any] = (), numbers: Iterable[Any] = (), sha
     found.append(cast(null(), Float) if share is None else share)
     named = [column.label(f"part_{place}") for place, column in enumerate(found)]
     return select(literal_column(f"'{kind}'").label("kind"), *named)
+
+
+def _leased(name: str, *conditions: ColumnElement[bool]) -> Any:
+    """Return the sum of a column over the leases of a budget's period."""
+    total = select(func.coalesce(func.sum(_l[name]), literal_column("0")))
+    of_period = total.where(_l.budget == _b.budget, _l.period_start == _b.period_start, *conditions)
+    return cast(of_period.scalar_subquery(), BigInteger)
+
+
+def _sums_of_budget() -> Select[Any]:
+    """Return a budget with what its leases change about it, in one statement: money moves between the tables."""
+    left = _leased("left_micros")
+    return select(
+        _b.budget,
+        _b.period_start,
+        (_b.reserved_micros + _leased("reserved_micros") - left).label("reserved_micros"),
+        (_b.committed_micros + _leased("committed_micros")).label("committed_micros"),
+        _b.held_price,
+        _b.price_time,
+        _leased("left_micros", _l.holder != bindparam("holder"), _l.expire_time > bindparam("now")).label(
+            "leased_micros"
+        ),
+    )
+
+
+def _of_lease(*more: ColumnElement[bool]) -> tuple[ColumnElement[bool], ...]:
+    return (_l.budget == bindparam("key_budget"), _l.period_start == bindparam("key_period_start"), *more)
 
 
 _of_person: ColumnElement[Any] = bindparam("customer_key")
@@ -156,7 +183,7 @@ _READS: dict[str, ClauseElement] = {
     "count_all_identities": select(func.count()).select_from(schema.identities),
     "find_customer": select(_p.profile, _p.create_time, _p.version).where(_p.customer_key == bindparam("customer_key")),
     "list_pauses": _select(schema.pauses).order_by(schema.pauses.c.channel),
-    "find_budget": _select(schema.budgets)
+    "find_budget": _sums_of_budget()
     .where(_b.budget == bindparam("budget"), _b.period_start <= bindparam("period_start"))
     .order_by(_b.period_start.desc())
     .limit(literal_column("1"))
@@ -164,6 +191,18 @@ _READS: dict[str, ClauseElement] = {
     "list_budget_changes": _select(schema.budget_changes).order_by(
         schema.budget_changes.c.budget, schema.budget_changes.c.number
     ),
+    "find_lease": select(_l.left_micros).where(
+        *_of_lease(_l.holder == bindparam("key_holder"), _l.expire_time > bindparam("now"))
+    ),
+    "sum_stopped_leases": select(
+        cast(func.sum(_l.left_micros), BigInteger),
+        cast(func.sum(_l.reserved_micros), BigInteger),
+        cast(func.sum(_l.committed_micros), BigInteger),
+    ).where(*_of_lease(_l.expire_time == literal_column("0"))),
+    "list_expired_leases": select(_l.budget, _l.period_start)
+    .distinct()
+    .where(_l.expire_time <= bindparam("now"))
+    .order_by(_l.budget, _l.period_start),
     "list_reservations": _select(schema.reservations)
     .where(_r.decision_id == bindparam("decision_id"), _r.step == bindparam("step"))
     .order_by(_r.budget),
@@ -208,8 +247,24 @@ _WRITES: dict[str, ClauseElement] = {
     .values(version=_p.version + literal_column("1"))
     .where(_p.customer_key == bindparam("key_customer_key")),
     "update_reservation": _update(
-        schema.reservations, ["decision_id", "step", "budget"], ["reserved_micros", "committed_micros"]
+        schema.reservations,
+        ["decision_id", "step", "budget", "reserved_micros", "committed_micros"],
+        ["reserved_micros", "committed_micros"],
     ),
+    "insert_lease": schema.leases.insert(),
+    "take_lease": schema.leases.update()
+    .values(left_micros=_l.left_micros - bindparam("taken_micros"))
+    .where(
+        *_of_lease(
+            _l.holder == bindparam("key_holder"),
+            _l.left_micros >= bindparam("need_micros"),
+            _l.expire_time > bindparam("now"),
+        )
+    ),
+    "stop_leases": schema.leases.update()
+    .values(expire_time=literal_column("0"))
+    .where(*_of_lease((_l.holder == bindparam("key_holder")) | (_l.expire_time <= bindparam("now")))),
+    "delete_stopped_leases": schema.leases.delete().where(*_of_lease(_l.expire_time == literal_column("0"))),
     "update_profile": _update(schema.customers, ["customer_key"], ["profile", "update_time"]),
     "update_trainable": _update(schema.decisions, ["decision_id", "step"], ["trainable"]),
     "update_contact": _update(schema.contacts, ["decision_id", "step"], ["start_time", "end_time", "is_open"]),
@@ -267,6 +322,7 @@ def compile_statements(dialect: Dialect, insert: Callable[[Table], Any]) -> dict
         "add_budget": _add(
             schema.budgets, insert, ["reserved_micros", "committed_micros"], ["held_price", "price_time"]
         ),
+        "add_lease": _add(schema.leases, insert, ["reserved_micros", "committed_micros"]),
     }
     clauses = _READS | _WRITES | upserts
     return {name: str(clause.compile(dialect=dialect)) for name, clause in clauses.items()}

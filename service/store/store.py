@@ -145,6 +145,32 @@ class BudgetRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """A budget in one period with its leases: what sends reserved and spent, and what others than one holder may still reserve of their own."""
+
+    budget: str
+    period_start: int
+    reserved_micros: int
+    committed_micros: int
+    held_price: float
+    price_time: int
+    leased_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow:
+    """Money of a budget that one process may reserve; the columns are those of schema.leases."""
+
+    budget: str
+    period_start: int
+    holder: str
+    left_micros: int
+    reserved_micros: int
+    committed_micros: int
+    expire_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetChangeRow:
     """What an operator made of a budget's amount; the columns are those of schema.budget_changes."""
 
@@ -341,10 +367,22 @@ class Reader:
     def list_pauses(self) -> list[PauseRow]:
         return [PauseRow(channel=row[0], pause_time=row[1], reason=row[2]) for row in self._rows("list_pauses")]
 
-    def find_budget(self, budget: str, period_start: int) -> BudgetRow | None:
-        """Return a budget in the latest of its periods that began by then; None where it has none yet."""
-        row = self._row("find_budget", budget=budget, period_start=period_start)
-        return None if row is None else BudgetRow(**dict(zip(_names(BudgetRow), row, strict=True)))
+    def find_budget(self, budget: str, period_start: int, holder: str, now: int) -> LedgerRow | None:
+        """Return a budget in the latest of its periods that began by then; None where it has none yet.
+
+        What others than this holder have leased is theirs until it expires.
+        """
+        row = self._row("find_budget", budget=budget, period_start=period_start, holder=holder, now=now)
+        return None if row is None else LedgerRow(**dict(zip(_names(LedgerRow), row, strict=True)))
+
+    def find_lease(self, budget: str, period_start: int, holder: str, now: int) -> int:
+        """Return how many micros a holder may still reserve of its own."""
+        row = self._row("find_lease", key_budget=budget, key_period_start=period_start, key_holder=holder, now=now)
+        return 0 if row is None else int(row[0])
+
+    def list_expired_leases(self, now: int) -> list[tuple[str, int]]:
+        """Return the budgets and period starts of which leases have expired by then."""
+        return [(row[0], int(row[1])) for row in self._rows("list_expired_leases", now=now)]
 
     def list_exposures(self, customer_key: str) -> list[ExposureRow]:
         """Return a person's first exposure to each experiment."""
@@ -451,23 +489,48 @@ class Unit(Reader):
         """Add these amounts to a budget's period, which begins with them where it is not there, and set its price."""
         self._run("add_budget", _values(row))
 
+    def take_lease(self, budget: str, period_start: int, holder: str, now: int, need: int, taken: int) -> bool:
+        """Take so many micros out of a lease; False where it has expired, or holds less than is needed."""
+        keys = {"key_budget": budget, "key_period_start": period_start, "key_holder": holder}
+        return self._run("take_lease", {**keys, "now": now, "need_micros": need, "taken_micros": taken}) > 0
+
+    def add_lease(self, row: LeaseRow) -> None:
+        """Add to what a lease's holder has settled; where there is no lease, this is one of nothing."""
+        self._run("add_lease", _values(row))
+
+    def insert_lease(self, row: LeaseRow) -> None:
+        self._cursor.insert("insert_lease", _values(row))
+
+    def end_leases(self, budget: str, period_start: int, holder: str, now: int) -> tuple[int, int, int]:
+        """Delete a holder's lease of a budget, and those that expired; return what they had left, and what is to be added to reserved and committed.
+
+        First they are locked, so that what their holders do at the same moment is either in the sums or finds no lease.
+        """
+        keys = {"key_budget": budget, "key_period_start": period_start}
+        if not self._run("stop_leases", {**keys, "key_holder": holder, "now": now}):
+            return 0, 0, 0
+        row = self._row("sum_stopped_leases", **keys)
+        self._run("delete_stopped_leases", keys)
+        return int(row[0]), int(row[1]), int(row[2])
+
     def insert_budget_change(self, row: BudgetChangeRow) -> None:
         self._cursor.insert("insert_budget_change", _values(row))
 
     def insert_reservation(self, row: ReservationRow) -> None:
         self._cursor.insert("insert_reservation", _values(row))
 
-    def update_reservation(self, row: ReservationRow) -> None:
-        self._run(
-            "update_reservation",
-            {
-                "key_decision_id": row.decision_id,
-                "key_step": row.step,
-                "key_budget": row.budget,
-                "new_reserved_micros": row.reserved_micros,
-                "new_committed_micros": row.committed_micros,
-            },
-        )
+    def update_reservation(self, new: ReservationRow, old: ReservationRow) -> bool:
+        """Write anew what a reservation holds; False where that is not the old one any more."""
+        values = {
+            "key_decision_id": old.decision_id,
+            "key_step": old.step,
+            "key_budget": old.budget,
+            "key_reserved_micros": old.reserved_micros,
+            "key_committed_micros": old.committed_micros,
+            "new_reserved_micros": new.reserved_micros,
+            "new_committed_micros": new.committed_micros,
+        }
+        return self._run("update_reservation", values) > 0
 
     def insert_customer(self, customer_key: str, profile: Profile, moment: int) -> bool:
         """Insert a person; False where they are there already."""
@@ -619,6 +682,8 @@ class Store:
 
     def __init__(self, url: str, connections: int = 8) -> None:
         self._database = open_database(url, connections)
+        self.is_shared = self._database.is_shared
+        """Whether other processes are likely to write here too."""
         self._sums: dict[Cell, Sums] = {}
         self._writer = GroupWriter(self._database.session(), self._sums.clear, self._add_sums)
 

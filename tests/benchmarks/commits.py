@@ -21,7 +21,7 @@ from tests.postgres import postgres_server
 _NUMBERS = itertools.count()
 
 
-def _row() -> OutcomeRow:
+def outcome_row() -> OutcomeRow:
     return OutcomeRow(
         event_id=f"event-{next(_NUMBERS)}",
         digest=b"0" * 32,
@@ -41,7 +41,7 @@ def _row() -> OutcomeRow:
 
 
 def _insert(unit: Unit) -> None:
-    unit.insert_outcome(_row())
+    unit.insert_outcome(outcome_row())
 
 
 def sync_seconds(folder: Path, rounds: int = 100) -> float:

@@ -65,9 +65,8 @@ def check(url: str, rules_file: Path, logs: Iterable[Path]) -> Findings:
         _check_caps(found, rules, contacts, merged)
         _check_topics(found, rules, contacts, merged)
         _check_times(found, rules, decisions)
-        _check_budgets(
-            found, rules, decisions, ask("SELECT * FROM budgets"), ask("SELECT * FROM reservations"), outcomes
-        )
+        ledger = _ledger(ask("SELECT * FROM budgets"), ask("SELECT * FROM leases"))
+        _check_budgets(found, rules, decisions, ledger, ask("SELECT * FROM reservations"), outcomes)
         _check_consent(found, told, decisions, merged)
         _check_orders(found, told, decisions, merged)
     return found
@@ -196,6 +195,17 @@ def _check_times(found: Findings, rules: Row, decisions: list[Row]) -> None:
                 found.add("quiet hours", f"{row['decision_id']} is sent through {row['channel']} at {local}")
 
 
+def _ledger(budgets: list[Row], leases: list[Row]) -> list[Row]:
+    """Return what each budget's period has reserved and committed for sends, and what is leased of it."""
+    sums = {(row["budget"], row["period_start"]): dict(row, leased_micros=0) for row in budgets}
+    for row in leases:
+        total = sums[row["budget"], row["period_start"]]
+        total["reserved_micros"] += row["reserved_micros"] - row["left_micros"]
+        total["committed_micros"] += row["committed_micros"]
+        total["leased_micros"] += row["left_micros"]
+    return list(sums.values())
+
+
 def _check_budgets(
     found: Findings, rules: Row, decisions: list[Row], budgets: list[Row], reservations: list[Row], outcomes: list[Row]
 ) -> None:
@@ -208,10 +218,9 @@ def _check_budgets(
             sums[row["budget"], row["period_start"], name] += row[name]
     for row in budgets:
         key = row["budget"], row["period_start"]
-        if row["reserved_micros"] + row["committed_micros"] > amounts[row["budget"]]:
-            found.add(
-                "budgets", f"{key} has {row['reserved_micros']} + {row['committed_micros']} of {amounts[row['budget']]}"
-            )
+        parts = [row[name] for name in ("reserved_micros", "committed_micros", "leased_micros")]
+        if sum(parts) > amounts[row["budget"]] or min(parts) < 0:
+            found.add("budgets", f"{key} has reserved, committed and leased {parts} of {amounts[row['budget']]}")
         for name in ("reserved_micros", "committed_micros"):
             if row[name] != sums[(*key, name)]:
                 found.add("budgets", f"{key} says {name} {row[name]}, its reservations {sums[(*key, name)]}")
@@ -289,7 +298,8 @@ def sample_budgets(url: str, rules_file: Path) -> Iterator[str]:
     }
     with psycopg.connect(url, connect_timeout=2) as connection:
         for name, spent in connection.execute(
-            "SELECT budget, reserved_micros + committed_micros FROM budgets"
+            "SELECT budget, reserved_micros + committed_micros + (SELECT coalesce(sum(l.reserved_micros + l.committed_micros), 0)"
+            " FROM leases l WHERE l.budget = b.budget AND l.period_start = b.period_start) FROM budgets b"
         ).fetchall():
             if spent > amounts[name]:
                 yield f"budgets: {name} stood at {spent} of {amounts[name]}"

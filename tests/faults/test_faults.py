@@ -109,6 +109,8 @@ def test_a_sound_database_is_found_sound(kept: Kept) -> None:
         ("UPDATE contacts SET topic = 'same'", "caps"),
         ("UPDATE budgets SET reserved_micros = reserved_micros + 1", "budgets"),
         ("UPDATE budgets SET committed_micros = 3000000000 WHERE budget = 'all'", "budgets"),
+        ("INSERT INTO leases SELECT budget, period_start, 'other', 1, 0, 0, 0 FROM budgets", "budgets"),
+        ("INSERT INTO leases SELECT budget, period_start, 'other', 0, 0, 1, 0 FROM budgets", "budgets"),
         ("UPDATE reservations SET reserved_micros = price_micros", "budgets"),
         ("DELETE FROM reservations WHERE budget = 'all'", "budgets"),
         (f"UPDATE decisions SET send_time = {AT_NIGHT} WHERE channel = 'push'", "quiet hours"),

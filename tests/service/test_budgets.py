@@ -15,7 +15,7 @@ import pytest
 from models.context import Context
 from models.decide import Decision, decide
 from models.rules import parse_rules
-from service.budgets import BudgetShort, budget_states, reserve, standings
+from service.budgets import budget_states, demands, reserve, standings
 from service.gen.channelchoice.v1.admin_service_pb2 import Budget, GetBudgetsRequest
 from service.gen.channelchoice.v1.channel_choice_service_pb2 import BatchChooseChannelRequest, ChooseChannelRequest
 from service.gen.channelchoice.v1.decision_pb2 import (
@@ -38,6 +38,7 @@ from service.gen.channelchoice.v1.outcome_pb2 import (
     Outcome,
     OutcomeType,
 )
+from service.ledger import BudgetShort, Ledger
 from service.store.rows import new_decision_id
 from service.store.store import LEDGER, Store, Unit
 from tests.service import served
@@ -55,7 +56,7 @@ MIDNIGHT = datetime(2026, 11, 4, 21, 0, tzinfo=UTC)
 _Call = namedtuple("_Call", ["method", "timeout", "metadata", "credentials"])
 
 
-class _AsAdmin(grpc.UnaryUnaryClientInterceptor):
+class AsAdmin(grpc.UnaryUnaryClientInterceptor):
     """Shows the token of somebody who may do everything."""
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
@@ -70,7 +71,7 @@ def budget(amount: str, name: str = "day", period: str = "day", more: str = "") 
 def serve_with(folder: Path, budgets: str, clock: MovedClock | None = None) -> Iterator[Served]:
     """Serve the test's rules with budgets, to a caller who may do everything."""
     with serve(folder, RULES + budgets, clock=clock, tokens_file=write_tokens(folder)) as service:
-        yield replace(service, grpc_channel=grpc.intercept_channel(service.grpc_channel, _AsAdmin()))
+        yield replace(service, grpc_channel=grpc.intercept_channel(service.grpc_channel, AsAdmin()))
 
 
 def budgets_of(service: Served, **only: str) -> list[Budget]:
@@ -468,16 +469,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def decided(store: Store, number: int, *channels: str) -> Decision:
     """A decision by what the store says of the budget, not kept yet."""
-    states = store.read(lambda reader: budget_states(reader, RULES_OF_SIX, "autumn", NOW, {}))
+    states = store.read(lambda reader: budget_states(reader, RULES_OF_SIX, "autumn", NOW, {}, Ledger()))
     context: Context = replace(with_channels(*channels), decision_id=f"decision-{number}", budgets=states)
     return decide(context, RULES_OF_SIX, None)
 
 
 def keep(store: Store, *decisions: Decision) -> None:
     def unit(work: Unit) -> None:
-        reserve(work, RULES_OF_SIX, decisions)
+        reserve(work, RULES_OF_SIX, demands(RULES_OF_SIX, decisions), Ledger())
 
-    store.write(unit)
+    store.write(unit, [LEDGER])
 
 
 @pytest.mark.parametrize("channels", [("sms",), ("push", "sms")])
@@ -519,11 +520,12 @@ def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
         opened = stores[number % 2]
         most: dict[str, int] = {}
         while True:
-            states = opened.read(lambda reader: budget_states(reader, rules, "autumn", NOW, most))
+            states = opened.read(lambda reader: budget_states(reader, rules, "autumn", NOW, most, Ledger()))
             context = replace(with_channels("sms"), decision_id=f"decision-{number}", budgets=states)
             decision = decide(context, rules, None)
             try:
-                opened.write(lambda work, made=decision: reserve(work, rules, [made]), [LEDGER])  # type: ignore[misc]  # bound at once
+                asked = demands(rules, [decision])
+                opened.write(lambda work, asked=asked: reserve(work, rules, asked, Ledger()), [LEDGER])  # type: ignore[misc]  # bound at once
             except BudgetShort as short:
                 most[short.budget] = short.left_micros
             else:

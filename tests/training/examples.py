@@ -31,6 +31,7 @@ from service.bundles import BundleHolder
 from service.customers import Customers
 from service.decisions import Decisions
 from service.learning import Learner
+from service.ledger import ledger_of
 from service.outcomes import Outcomes
 from service.registry import Registry
 from service.requests import AskedChannel, AskedMessage, ChooseRequest, Person, ReportedOutcome
@@ -203,11 +204,12 @@ def in_process(
     variants = VariantBundles(bundle_sources(rules), registry, moved, 60.0)
     variants.load()
     customers = Customers(store, rules, moved, keys)
-    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), keys, variants)
+    ledger = ledger_of(store)
+    decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), keys, variants, ledger)
     try:
         yield InProcess(
             decisions=decisions,
-            outcomes=Outcomes(store, rules, moved, customers, keys),
+            outcomes=Outcomes(store, rules, moved, customers, keys, ledger),
             bundles=bundles,
             clock=moved,
             url=url,

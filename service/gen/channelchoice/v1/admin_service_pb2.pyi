@@ -418,6 +418,7 @@ class Budget(_message.Message):
     COMMITTED_FIELD_NUMBER: _builtins.int
     SHADOW_PRICE_FIELD_NUMBER: _builtins.int
     FILE_CAP_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
     budget: _builtins.str
     """Name of the budget in the rules file."""
     channel: _builtins.str
@@ -450,6 +451,10 @@ class Budget(_message.Message):
     def file_cap(self) -> _money_pb2.Money:
         """What the rules file says; cap is another where it was changed with SetBudget."""
 
+    @_builtins.property
+    def leased(self) -> _money_pb2.Money:
+        """Set aside by replicas for sends to come, for some seconds; others find it again then. reserved, committed and leased are never more than cap."""
+
     def __init__(
         self,
         *,
@@ -463,10 +468,11 @@ class Budget(_message.Message):
         committed: _money_pb2.Money | None = ...,
         shadow_price: _builtins.float = ...,
         file_cap: _money_pb2.Money | None = ...,
+        leased: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "committed", b"committed", "file_cap", b"file_cap", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "committed", b"committed", "file_cap", b"file_cap", "leased", b"leased", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "campaign", b"campaign", "cap", b"cap", "channel", b"channel", "committed", b"committed", "file_cap", b"file_cap", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved", "shadow_price", b"shadow_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "campaign", b"campaign", "cap", b"cap", "channel", b"channel", "committed", b"committed", "file_cap", b"file_cap", "leased", b"leased", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reserved", b"reserved", "shadow_price", b"shadow_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,7 @@ class App:
     server: Server
     rules: Rules
     bundles: BundleHolder
+    metrics_port: int | None = None
 
 
 @contextlib.contextmanager
@@ -70,13 +71,29 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         ledger = ledger_of(store)
         decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants, ledger)
         closing.callback(decisions.close)
+        metrics = None
+        if settings.metrics_address:
+            from service.metrics import (  # who asks for none does not pay for the library
+                Metrics,
+                MetricsInterceptor,
+                State,
+            )
+
+            metrics = Metrics()
+            metrics.watch(State(store, rules, clock, customers, bundles, decisions, learner, shadow))
+        tellers = [*([] if shadow is None else [shadow.tell]), *([] if metrics is None else [metrics.decided])]
         streams = threading.Semaphore(settings.streams)
         server = Server(
             settings,
-            ChannelChoiceServicer(
-                decisions, rules, clock, streams, observe, *([] if shadow is None else [shadow.tell])
+            ChannelChoiceServicer(decisions, rules, clock, streams, observe, tellers),
+            OutcomeServicer(
+                Outcomes(store, rules, clock, customers, keys, ledger),
+                rules,
+                clock,
+                streams,
+                observe,
+                [] if metrics is None else [metrics.reported],
             ),
-            OutcomeServicer(Outcomes(store, rules, clock, customers, keys, ledger), rules, clock, streams, observe),
             CustomerServicer(customers, rules, clock),
             AdminServicer(
                 store,
@@ -90,7 +107,10 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
                 clock.now(),
                 shadow,
             ),
+            [] if metrics is None else [MetricsInterceptor(metrics.called)],
         )
+        if metrics is not None:
+            closing.callback(metrics.serve(settings.metrics_address))
         bundles.told = server.show_bundle
         if bundles.source:
             server.show_bundle(not bundles.error)
@@ -99,7 +119,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         if shadow is not None:
             shadow.challenger.watch(settings.bundle_poll_seconds)
             shadow.start()
-        yield App(server=server, rules=rules, bundles=bundles)
+        yield App(server=server, rules=rules, bundles=bundles, metrics_port=None if metrics is None else metrics.port)
 
 
 def _make_shadow(

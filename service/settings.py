@@ -27,8 +27,10 @@ class Settings(BaseSettings):
 
     address: str = "127.0.0.1:50051"
     """Host and port to listen on; port 0 takes a free one."""
+    metrics_address: str = ""
+    """Host and port on which GET /metrics answers Prometheus, over plain HTTP; empty: none."""
     allow_plaintext: bool = False
-    """Whether to serve without TLS on an address that is not loopback, as behind a mesh that encrypts."""
+    """Whether to serve, decisions or metrics, without TLS on an address that is not loopback, as behind a mesh that encrypts."""
     shared_port: bool = False
     """Whether other processes may listen on the same port of this machine, among which the kernel divides connections; on PostgreSQL alone."""
     tls_certificate_file: Path | None = None
@@ -145,8 +147,10 @@ def _contradictions(settings: Settings) -> list[Violation]:
         path = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append(Violation(field=name, description=f"there is no file {path}"))
-    host, separator, port = settings.address.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535 or not host:
+    if settings.metrics_address:
+        found += _of_metrics(settings)
+    host = _host(settings.address)
+    if host is None:
         found.append(Violation(field="address", description=f"{settings.address!r} is not HOST:PORT"))
         return found
     if is_loopback(host):
@@ -158,6 +162,23 @@ def _contradictions(settings: Settings) -> list[Violation]:
         problem = f"{host} is not loopback, so callers must be known; set tokens_file or tls_client_ca_file"
         found.append(Violation(field="tokens_file", description=problem))
     return found
+
+
+def _of_metrics(settings: Settings) -> list[Violation]:
+    host = _host(settings.metrics_address)
+    if host is None:
+        problem = f"{settings.metrics_address!r} is not HOST:PORT"
+    elif not is_loopback(host) and not settings.allow_plaintext:
+        problem = f"{host} is not loopback, and metrics have no TLS; take a loopback address, or set allow_plaintext"
+    else:
+        return []
+    return [Violation(field="metrics_address", description=problem)]
+
+
+def _host(address: str) -> str | None:
+    """Return the host of HOST:PORT, None where it is not that."""
+    host, separator, port = address.rpartition(":")
+    return host if separator and host and port.isdigit() and int(port) <= 65535 else None
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ Synchronous, on a pool of threads: a decision computes and waits for its commit,
 """
 
 import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,11 +48,13 @@ class Server:
         outcomes: OutcomeServicer,
         customers: CustomerServicer,
         admin: AdminServicer,
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
     ) -> None:
+        """Those `interceptors` see a call before its token is looked at."""
         tokens = None if settings.tokens_file is None else load_tokens(settings.tokens_file)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.workers + settings.streams, thread_name_prefix="call"),
-            interceptors=[AuthInterceptor(tokens)],
+            interceptors=[*interceptors, AuthInterceptor(tokens)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -80,11 +80,11 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         clock: Clock,
         streams: threading.Semaphore,
         observe: Observe = ignore,
-        tell: Callable[[Sequence[Decision]], None] = lambda _: None,
+        tellers: Sequence[Callable[[Sequence[Decision]], None]] = (),
     ) -> None:
-        """`tell` is given each new decision after it was answered."""
+        """`tellers` are given each new decision after it was answered."""
         self.streams = streams
-        self._tell = tell
+        self._tellers = tellers
         self._decisions = decisions
         self._observe = observe
         self._rules = rules
@@ -118,7 +118,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         for message in request_iterator:
             (result,), answers = self._choose_all([message.request])
             yield choice_pb.StreamChooseChannelResponse(result=result)
-            self._tell(_new(answers))
+            self._tell(answers)
 
     @answering
     def AdvanceCascade(  # noqa: N802  # the contract's name
@@ -157,9 +157,13 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
 
     def _tell_after(self, context: grpc.ServicerContext, answers: Iterable[Answer]) -> None:
         """Tell of new decisions once the call is over; at once where it was given up meanwhile."""
-        new = _new(answers)
-        if not context.add_callback(lambda: self._tell(new)):
-            self._tell(new)
+        if self._tellers and not context.add_callback(lambda: self._tell(answers)):
+            self._tell(answers)
+
+    def _tell(self, answers: Iterable[Answer]) -> None:
+        new = [answer.decision for answer in answers if not answer.is_replayed]
+        for tell in self._tellers:
+            tell(new)
 
     def _choose_all(
         self, requests: Iterable[choice_pb.ChooseChannelRequest]
@@ -185,10 +189,6 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         return results, [answer for answer in answers if isinstance(answer, Answer)]
 
 
-def _new(answers: Iterable[Answer]) -> list[Decision]:
-    return [answer.decision for answer in answers if not answer.is_replayed]
-
-
 class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
     """Outcomes."""
 
@@ -199,8 +199,11 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
         clock: Clock,
         streams: threading.Semaphore,
         observe: Observe = ignore,
+        tellers: Sequence[Callable[[Sequence[tuple[int, int]]], None]] = (),
     ) -> None:
+        """`tellers` are given the type and status of each outcome."""
         self.streams = streams
+        self._tellers = tellers
         self._outcomes = outcomes
         self._observe = observe
         self._rules = rules
@@ -221,7 +224,7 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
             (result,) = self._report([message.outcome])
             yield report_pb.StreamOutcomesResponse(result=result)
 
-    def _report(self, outcomes: Iterable[outcome_pb.Outcome]) -> list[outcome_pb.OutcomeResult]:
+    def _report(self, outcomes: Sequence[outcome_pb.Outcome]) -> list[outcome_pb.OutcomeResult]:
         for outcome in outcomes:
             parse.show_time(self._observe, outcome, "occur_time")
         now = self._clock.now()
@@ -236,6 +239,8 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
         reported = self._outcomes.report(parsed) if parsed else []
         for place, result in zip(places, reported, strict=True):
             _fill(results[place], result, result.refusal)
+        for tell in self._tellers:
+            tell([(outcome.type, result.status) for outcome, result in zip(outcomes, results, strict=True)])
         return results
 
 

@@ -108,7 +108,7 @@ def test_a_sound_database_is_found_sound(kept: Kept) -> None:
          " end_time + 5 * 86400000000::bigint, true FROM contacts WHERE channel = 'sms'", "caps"),
         ("UPDATE contacts SET topic = 'same'", "caps"),
         ("UPDATE budgets SET reserved_micros = reserved_micros + 1", "budgets"),
-        ("UPDATE budgets SET committed_micros = 3000000000 WHERE budget = 'all'", "budgets"),
+        ("UPDATE budgets SET committed_micros = 30000000000 WHERE budget = 'all'", "budgets"),
         ("INSERT INTO leases SELECT budget, period_start, 'other', 1, 0, 0, 0 FROM budgets", "budgets"),
         ("INSERT INTO leases SELECT budget, period_start, 'other', 0, 0, 1, 0 FROM budgets", "budgets"),
         ("UPDATE reservations SET reserved_micros = price_micros", "budgets"),

@@ -65,10 +65,10 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         if shadow is not None:
             closing.callback(shadow.challenger.close)
             closing.callback(shadow.close)
-        customers = Customers(store, rules, clock, keys)
+        ledger = ledger_of(store)
+        customers = Customers(store, rules, clock, keys, ledger)
         observe = request_clock.observe if settings.clock == "request" else ignore
         learner = Learner(store, settings.correction_poll_seconds)
-        ledger = ledger_of(store)
         decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants, ledger)
         closing.callback(decisions.close)
         metrics = None

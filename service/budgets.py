@@ -18,6 +18,7 @@ from models.record import to_micros
 from models.rules import EVERY, Budget, Rules
 from service.ledger import (
     Ledger,
+    account,
     account_of,
     add_settled,
     charge,
@@ -26,8 +27,9 @@ from service.ledger import (
     key_of,
     present_budgets,
     take,
+    with_amounts,
 )
-from service.store.store import BudgetChangeRow, OutcomeRow, Reader, ReservationRow, Unit
+from service.store.store import BudgetChangeRow, History, OutcomeRow, Reader, ReservationRow, Unit
 
 SETTLING = ("sent", "not_sent", "delivered", "undelivered")
 _SENT = ("sent", "delivered", "undelivered")
@@ -110,15 +112,15 @@ def change_amount(
 
 
 def budget_states(
-    reader: Reader, rules: Rules, campaign: str, now: datetime, most: Mapping[str, int], ledger: Ledger
+    history: History, rules: Rules, campaign: str, now: datetime, most: Mapping[str, int]
 ) -> tuple[BudgetState, ...]:
-    """Return the budgets that count sends of a campaign as they are now; of those named in `most`, no more is left than that."""
-    found = []
-    for budget in present_budgets(reader, rules):
+    """Return the budgets that count sends of a campaign as they were read; of those named in `most`, no more is left than that."""
+    rows, found = {row.budget: row for row in history.budgets}, []
+    for budget in with_amounts(rules, history.amounts):
         if budget.campaign in (EVERY, campaign):
-            account = account_of(reader, budget, rules, now, ledger)
-            state = state_of(budget, rules, account.spending, now)
-            left = max(0, state.left_micros - account.leased_micros)
+            known = account(rows.get(budget.name), budget, rules, now)
+            state = state_of(budget, rules, known.spending, now)
+            left = max(0, state.left_micros - known.leased_micros)
             found.append(replace(state, left_micros=min(left, most.get(state.name, left))))
     return tuple(found)
 

@@ -14,6 +14,7 @@ from models.record import from_micros, to_micros
 from models.rules import Rules
 from service.clock import Clock
 from service.learning import learn_merge
+from service.ledger import Ledger
 from service.requests import Person, UpsertRequest
 from service.store.identity import Keys
 from service.store.profile import Profile
@@ -73,8 +74,9 @@ class Matches:
 class Customers:
     """Use cases about customers, and the locks under which one person's decisions are made one at a time."""
 
-    def __init__(self, store: Store, rules: Rules, clock: Clock, keys: Keys) -> None:
+    def __init__(self, store: Store, rules: Rules, clock: Clock, keys: Keys, ledger: Ledger) -> None:
         self._store = store
+        self._holder = ledger.holder if rules.budgets else None
         self._rules = rules
         self._clock = clock
         self._keys = keys
@@ -182,7 +184,7 @@ class Customers:
             activity_after=to_micros(now - ACTIVITY_MEMORY),
             most=MOST_ACTIVITY,
         )
-        history = self._store.read(lambda reader: reader.find_history(key, since, to_micros(now)))
+        history = self._store.read(lambda reader: reader.find_history(key, since, to_micros(now), self._holder))
         return Resolved(key=key, new_hashes=new_hashes, moment=now, history=history)
 
     def upsert(self, request: UpsertRequest) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from models.arbitrate import Arm, arm_of, decide_together
-from models.budget import BudgetState
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import Assignment, ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
@@ -228,7 +227,7 @@ class Decisions:
                 decision = None
 
             def decide_step(most: Mapping[str, int]) -> list[_Entry]:
-                found = decision or self._decide_step(context, arm, most)
+                found = decision or self._decide_step(context, arm, person, most)
                 return [_Entry(decision=found, request_id=last.request_id, digest=last.request_digest)]
 
             (entry,), (is_kept,) = self._decide_and_keep(decide_step, person)
@@ -238,8 +237,8 @@ class Decisions:
                     return self._stored(other, is_replayed=True)
             return self._answer(entry.decision, last.request_id)
 
-    def _decide_step(self, context: Context, arm: Arm, most: Mapping[str, int]) -> Decision:
-        budgets = self._budgets(context.message.campaign, context.decide_time, most)
+    def _decide_step(self, context: Context, arm: Arm, person: Resolved, most: Mapping[str, int]) -> Decision:
+        budgets = budget_states(person.history, self._rules, context.message.campaign, context.decide_time, most)
         with self._deciding:
             return _stamped(decide(replace(context, budgets=budgets), arm.rules, arm.bundle))
 
@@ -369,7 +368,7 @@ class Decisions:
             constraints=request.constraints,
             features=features,
             paused=person.history.pauses,
-            budgets=self._budgets(message.campaign, now, most),
+            budgets=budget_states(person.history, self._rules, message.campaign, now, most),
             mode=request.mode,
             experiments=self._assignments(message, customer, person.history, now),
         )
@@ -456,11 +455,6 @@ class Decisions:
             missing=self._variants.missing,
         )
         return assignments(self._rules, customer.key, message, customer.country, now, known)
-
-    def _budgets(self, campaign: str, now: datetime, most: Mapping[str, int]) -> tuple[BudgetState, ...]:
-        if not self._rules.budgets:
-            return ()
-        return self._store.read(lambda reader: budget_states(reader, self._rules, campaign, now, most, self._ledger))
 
 
 def _first_exposures(contexts: Iterable[Context], history: History, rules: Rules) -> list[ExposureRow]:

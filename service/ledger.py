@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from models.budget import Spending, period_of, update_price
 from models.record import from_micros, to_micros
 from models.rules import Budget, Rules
-from service.store.store import LEDGER, BudgetChangeRow, BudgetRow, LeaseRow, Reader, Store, Unit
+from service.store.store import LEDGER, BudgetRow, LeaseRow, LedgerRow, Reader, Store, Unit
 
 LEASE = timedelta(seconds=10)
 """How long a process may reserve out of a lease; the shadow price held is brought up to date as often."""
@@ -102,23 +102,30 @@ class Hints:
 
 
 def present_budgets(reader: Reader, rules: Rules) -> tuple[Budget, ...]:
-    """Return the budgets of the rules with the amounts that operators gave them since; a changed file holds again."""
+    """Return the budgets of the rules with the amounts that operators gave them since."""
     changes = reader.latest_budget_changes() if rules.budgets else {}
-    if not changes:
-        return rules.budgets
-    return tuple(_changed(budget, changes.get(budget.name)) for budget in rules.budgets)
+    return with_amounts(rules, {name: (row.amount_micros, row.file_micros) for name, row in changes.items()})
 
 
-def _changed(budget: Budget, change: BudgetChangeRow | None) -> Budget:
-    if change is None or change.amount_micros is None or change.file_micros != budget.amount:
-        return budget
-    return replace(budget, amount=change.amount_micros)
+def with_amounts(rules: Rules, amounts: Mapping[str, tuple[int | None, int]]) -> tuple[Budget, ...]:
+    """Return the budgets of the rules with the amounts that operators gave them; where the file changed since, it holds again."""
+    found = []
+    for budget in rules.budgets:
+        amount, of_file = amounts.get(budget.name, (None, 0))
+        is_given = amount is not None and of_file == budget.amount
+        found.append(replace(budget, amount=amount or budget.amount) if is_given else budget)
+    return tuple(found)
 
 
 def account_of(reader: Reader, budget: Budget, rules: Rules, now: datetime, ledger: Ledger) -> Account:
-    """Return what became of a budget in its present period; a new one begins with the price that the last one held."""
+    """Return what became of a budget in its present period."""
+    row = reader.find_budget(budget.name, key_of(budget, rules, now), ledger.holder, to_micros(now))
+    return account(row, budget, rules, now)
+
+
+def account(row: LedgerRow | None, budget: Budget, rules: Rules, now: datetime) -> Account:
+    """Return what the row of a budget's latest period says of the present one; a new one begins with the price that the last one held."""
     key = key_of(budget, rules, now)
-    row = reader.find_budget(budget.name, key, ledger.holder, to_micros(now))
     if row is None or row.period_start != key:
         start = period_of(budget, rules, now).start
         return Account(spending=Spending(held_price=0.0 if row is None else row.held_price, price_time=start))

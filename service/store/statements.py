@@ -54,8 +54,8 @@ def _update(table: Table, keys: Iterable[str], values: Iterable[str]) -> ClauseE
 
 
 def _part(kind: str, texts: Iterable[Any] = (), numbers: Iterable[Any] = (), share: Any = None) -> Select[Any]:
-    """Return a select of one kind of row in the columns that all parts of a union have: a kind, five texts, three numbers, a float."""
-    found = [*texts, *[cast(null(), String)] * 5][:5] + [*numbers, *[cast(null(), BigInteger)] * 3][:3]
+    """Return a select of one kind of row in the columns that all parts of a union have: a kind, five texts, five numbers, a float."""
+    found = [*texts, *[cast(null(), String)] * 5][:5] + [*numbers, *[cast(null(), BigInteger)] * 5][:5]
     found.append(cast(null(), Float) if share is None else share)
     named = [column.label(f"part_{place}") for place, column in enumerate(found)]
     return select(literal_column(f"'{kind}'").label("kind"), *named)
@@ -103,7 +103,7 @@ _activity = (
     .offset(literal_column("0"))
     .subquery()
 )
-_HISTORY = union_all(
+_PARTS = (
     _part("customer", [_p.profile], [_p.create_time, _p.version]).where(_p.customer_key == _of_person),
     _part("contact", [_c.decision_id, _c.channel, _c.topic, _c.category], [_c.step, _c.start_time, _c.end_time]).where(
         _c.customer_key == _of_person,
@@ -120,10 +120,42 @@ _HISTORY = union_all(
     _part("exposure", [_e.experiment, _e.variant], share=_e.probability).where(_e.customer_key == _of_person),
     _part("experiment", [_x.experiment, _x.state], share=_x.exposure),
 )
-"""All that a decision is made from, as it is at one moment."""
+_later = schema.budgets.alias()
+_sums = (
+    _sums_of_budget()
+    .where(
+        _b.period_start
+        == select(func.max(_later.c.period_start))
+        .where(_later.c.budget == _b.budget, _later.c.period_start <= bindparam("until"))
+        .scalar_subquery()
+    )
+    .subquery()
+)
+_changes = schema.budget_changes.c
+_BUDGET_PARTS = (
+    _part(
+        "budget",
+        [_sums.c.budget],
+        [
+            _sums.c.period_start,
+            _sums.c.reserved_micros,
+            _sums.c.committed_micros,
+            _sums.c.price_time,
+            _sums.c.leased_micros,
+        ],
+        _sums.c.held_price,
+    ),
+    _part(
+        "budget_change",
+        [_changes.budget],
+        [_changes.number, _changes.amount_micros, _changes.file_micros],
+    ),
+)
+"""Every budget in the latest period that has begun, and what operators made of their amounts."""
 
 _READS: dict[str, ClauseElement] = {
-    "find_history": _HISTORY,
+    "find_history": union_all(*_PARTS),
+    "find_history_and_budgets": union_all(*_PARTS, *_BUDGET_PARTS),
     "find_request": _select(schema.decisions)
     .join(schema.requests, (_q.decision_id == _d.decision_id) & (_q.step == _d.step))
     .where(_q.request_id == bindparam("request_id"), _q.step == bindparam("step")),

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
 from models.correction import Cell, Sums
@@ -232,9 +232,23 @@ class History:
     """(experiment, variant, probability) of their first exposure to each."""
     experiments: tuple[ExperimentRow, ...] = ()
     """How experiments are run, where that is not as the rules say."""
+    budgets: tuple[LedgerRow, ...] = ()
+    """Every budget in its latest period, where they were asked for."""
+    amounts: Mapping[str, tuple[int | None, int]] = field(default_factory=dict)
+    """The amount that operators gave a budget last, None for what the file says, and what the file said then."""
 
 
-_HISTORY_PARTS = ("customer", "contact", "order", "activity", "pause", "exposure", "experiment")
+_HISTORY_PARTS = (
+    "customer",
+    "contact",
+    "order",
+    "activity",
+    "pause",
+    "exposure",
+    "experiment",
+    "budget",
+    "budget_change",
+)
 
 
 def _names(row: Any) -> tuple[str, ...]:
@@ -290,11 +304,17 @@ class Reader:
         rows = self._rows("list_statistics", bundle=bundle, since_hour=since_hour, until_hour=until_hour)
         return [(Cell(*row[:6]), Sums(*row[6:])) for row in rows]
 
-    def find_history(self, customer_key: str, since: Since, until: int) -> History:
-        """Return all that a decision about a customer is made from, in one query and so as it was at one moment."""
+    def find_history(self, customer_key: str, since: Since, until: int, holder: str | None = None) -> History:
+        """Return all that a decision about a customer is made from, in one query and so as it was at one moment.
+
+        Budgets are in it where the holder is named whose leases of them are not others'.
+        """
         parts: dict[str, list[Any]] = {kind: [] for kind in _HISTORY_PARTS}
         asked = {"customer_key": customer_key, "until": until, "is_open": True, **_values(since)}
-        for row in self._cursor.rows("find_history", asked):
+        name = "find_history"
+        if holder is not None:
+            name, asked = "find_history_and_budgets", {**asked, "holder": holder, "now": until}
+        for row in self._cursor.rows(name, asked):
             parts[row[0]].append(row[1:])
         contacts = [
             ContactRow(
@@ -317,10 +337,24 @@ class Reader:
             orders=tuple(sorted(row[5] for row in parts["order"])),
             activity=tuple((row[1], row[6], row[0], row[5]) for row in activity),
             pauses=tuple(sorted(row[0] for row in parts["pause"])),
-            exposures=tuple(sorted((row[0], row[1], row[8]) for row in parts["exposure"])),
+            exposures=tuple(sorted((row[0], row[1], row[10]) for row in parts["exposure"])),
             experiments=tuple(
-                ExperimentRow(experiment=row[0], state=row[1], exposure=row[8]) for row in sorted(parts["experiment"])
+                ExperimentRow(experiment=row[0], state=row[1], exposure=row[10])
+                for row in sorted(parts["experiment"], key=lambda row: row[0])
             ),
+            budgets=tuple(
+                LedgerRow(
+                    budget=row[0],
+                    period_start=row[5],
+                    reserved_micros=row[6],
+                    committed_micros=row[7],
+                    price_time=row[8],
+                    leased_micros=row[9],
+                    held_price=row[10],
+                )
+                for row in parts["budget"]
+            ),
+            amounts={row[0]: (row[6], row[7]) for row in sorted(parts["budget_change"], key=lambda row: row[5])},
         )
 
     def find_contact(self, decision_id: str, step: int) -> ContactRow | None:

@@ -14,6 +14,7 @@ import pytest
 
 from models.context import Context
 from models.decide import Decision, decide
+from models.record import to_micros
 from models.rules import parse_rules
 from service.budgets import budget_states, demands, reserve, standings
 from service.gen.channelchoice.v1.admin_service_pb2 import Budget, GetBudgetsRequest
@@ -40,7 +41,7 @@ from service.gen.channelchoice.v1.outcome_pb2 import (
 )
 from service.ledger import BudgetShort, Ledger
 from service.store.rows import new_decision_id
-from service.store.store import LEDGER, Store, Unit
+from service.store.store import LEDGER, History, Since, Store, Unit
 from tests.service import served
 from tests.service.examples import DAY, HOUR, NOW, RULES, choose_request, moment_of, outcome, rubles
 from tests.service.security import ADMIN, write_tokens
@@ -297,7 +298,11 @@ def test_money_counts_in_the_period_of_its_decision(tmp_path: Path) -> None:
         service.clock.moment = MIDNIGHT + 12 * HOUR
         service.report(of_step("a", OUTCOME_TYPE_SENT, decision, 5))
         today = standing(service)
-        rows = service.rows("SELECT reserved_micros, committed_micros FROM budgets ORDER BY period_start")
+        rows = service.rows(
+            "SELECT b.reserved_micros + coalesce(sum(l.reserved_micros), 0), b.committed_micros + coalesce(sum(l.committed_micros), 0)"
+            " FROM budgets b LEFT JOIN leases l ON l.budget = b.budget AND l.period_start = b.period_start"
+            " GROUP BY b.period_start, b.reserved_micros, b.committed_micros ORDER BY b.period_start"
+        )
 
     assert today == (0, 0)
     assert rows == [(0, 5_000_000)]
@@ -467,9 +472,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def history(store: Store) -> History:
+    """What the store says at NOW to somebody who is new."""
+    since = Since(contacts_after=0, orders_after=0, activity_after=0, most=1)
+    return store.read(lambda reader: reader.find_history("nobody", since, to_micros(NOW), ""))
+
+
 def decided(store: Store, number: int, *channels: str) -> Decision:
     """A decision by what the store says of the budget, not kept yet."""
-    states = store.read(lambda reader: budget_states(reader, RULES_OF_SIX, "autumn", NOW, {}, Ledger()))
+    states = budget_states(history(store), RULES_OF_SIX, "autumn", NOW, {})
     context: Context = replace(with_channels(*channels), decision_id=f"decision-{number}", budgets=states)
     return decide(context, RULES_OF_SIX, None)
 
@@ -520,7 +531,7 @@ def test_two_writers_on_one_database_never_reserve_more(tmp_path: Path) -> None:
         opened = stores[number % 2]
         most: dict[str, int] = {}
         while True:
-            states = opened.read(lambda reader: budget_states(reader, rules, "autumn", NOW, most, Ledger()))
+            states = budget_states(history(opened), rules, "autumn", NOW, most)
             context = replace(with_channels("sms"), decision_id=f"decision-{number}", budgets=states)
             decision = decide(context, rules, None)
             try:

@@ -274,11 +274,11 @@ def test_a_person_merged_just_before_they_are_read_is_not_made_anew(
         replicas[0].clock.move(HOUR)
     find, calls = Reader.find_history, itertools.count()
 
-    def interposed(reader: Reader, key: str, since: Since, until: int) -> History:
+    def interposed(reader: Reader, key: str, since: Since, until: int, holder: str | None) -> History:
         if next(calls) == 0:
             both = choose_request("both", customer="", identities=ones, channels=["in_app"])
             replicas[1].decide(both)
-        return find(reader, key, since, until)
+        return find(reader, key, since, until, holder)
 
     monkeypatch.setattr(Reader, "find_history", interposed)
     replicas[0].decide(choose_request("late", customer="", identities=[ones[1]], channels=["in_app"]))

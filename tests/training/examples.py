@@ -203,8 +203,8 @@ def in_process(
     bundles.load()
     variants = VariantBundles(bundle_sources(rules), registry, moved, 60.0)
     variants.load()
-    customers = Customers(store, rules, moved, keys)
     ledger = ledger_of(store)
+    customers = Customers(store, rules, moved, keys, ledger)
     decisions = Decisions(store, rules, bundles, moved, customers, Learner(store, 0.0), keys, variants, ledger)
     try:
         yield InProcess(

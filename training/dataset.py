@@ -6,19 +6,23 @@ apart: nobody knows yet whether an order follows, but what was seen and clicked 
 
 A send that was not made since its customer had ordered before it stays in: a no send in the same place would have kept that order, so leaving
 these decisions out would take orders from sends alone, and the later a send the more of them.
+
+A log is read in chunks, so that nothing but the data set itself grows with it; a longer one than asked for is read for some of its customers, all of whose decisions are taken.
 """
 
 import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
@@ -31,7 +35,12 @@ from service.store.engine import asking, describe, is_postgres, parse_url
 
 FloatArray = NDArray[np.float64]
 ActiveHours = tuple[tuple[int, ...], ...]
+MOST_DECISIONS = 1_000_000
+"""Decisions of a log that commands take unless told otherwise."""
 _RARE = 5
+_CHUNK = 10_000
+_SHARP = 4
+"""Characters of customers' keys by which samples are cut."""
 
 _NEWEST = """
 SELECT max(t) FROM (SELECT max(decide_time) t FROM decisions UNION ALL SELECT max(occur_time) FROM outcomes) newest
@@ -73,6 +82,57 @@ DECIDED = """(d.trainable OR EXISTS (SELECT 1 FROM outcomes n
 """Decisions that are judged by: those too that were not sent in the end, since an order often is why."""
 CLOSED = "d.mode = 'live' AND d.context != '' AND d.decide_time < :until AND d.decide_time + :least <= :as_of"
 """Decisions whose outcomes have been watched for long enough, and whose person was not erased."""
+_NEXT = "SELECT d.decide_time FROM decisions d WHERE {closed} AND d.decide_time >= :begin ORDER BY d.decide_time LIMIT 1 OFFSET :chunk"
+_FEATURES = "SELECT d.features FROM decisions d WHERE {rows} AND {closed}"
+_BY_KEY = """
+SELECT substr(d.customer_key, 1, {sharp}) part, count(*) FROM decisions d WHERE {rows} AND {closed} GROUP BY 1 ORDER BY 1
+"""
+_IN_SAMPLE = "substr(d.customer_key, 1, {sharp}) < :before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Some customers of a log with all their decisions: those whose keys come first. Keys are hashes, so that this is as good as drawn."""
+
+    before: str
+    """Keys that begin with this, or with what comes after it, are left out."""
+    decisions: int
+    of: int
+    """Decisions of all customers."""
+
+    @property
+    def text(self) -> str:
+        """Say what was taken."""
+        return (
+            f"{self.decisions:,} of {self.of:,} decisions are taken, all those of {self.decisions / self.of:.0%} of the customers; "
+            "--most-decisions takes more"
+        )
+
+
+def cut_sample(counts: Iterable[tuple[str, int]], most: int) -> Sample | None:
+    """Return a sample of at most so many decisions, None where all are; `counts` are of decisions by how customers' keys begin, in that order.
+
+    Raises
+    ------
+    LogUnusable: those of the first ones alone are more.
+    """
+    taken, total, before = 0, 0, None
+    for part, count in counts:
+        total += count
+        if before is None and total > most:
+            before = part
+        if before is None:
+            taken = total
+    if before is None:
+        return None
+    if not taken:
+        raise LogUnusable(f"--most-decisions {most} is too few to hold even some of the customers whole; name more")
+    return Sample(before=before, decisions=taken, of=total)
+
+
+def key_part(keys: pa.Array) -> pa.Array:
+    """Return how customers' keys begin, as samples are cut."""
+    return pc.utf8_slice_codeunits(keys, 0, _SHARP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +185,8 @@ class Dataset:
     """How long after a decision its outcomes were read; sends late in the window were watched for less."""
     early: "Dataset | None" = None
     """The decisions whose window is still open, all later than these; their `response` and `value` are not known."""
+    sample: Sample | None = None
+    """Which customers these are of, where they are not of all."""
 
     def __len__(self) -> int:
         return len(self.response)
@@ -133,9 +195,17 @@ class Dataset:
         """Return the decisions for which the mask is true."""
         arrays: dict[str, Any] = {name: getattr(self, name)[mask] for name in _ARRAYS}
         active = tuple(self.active_hours[i] for i in np.flatnonzero(mask))
-        return Dataset(
-            columns=self.columns, digest=self.digest, active_hours=active, window_hours=self.window_hours, **arrays
-        )
+        return replace(self, active_hours=active, early=None, **arrays)
+
+    def cut(self, closed: int) -> "Dataset":
+        """Return the first so many, whose window is closed, with the others as `early`. Nothing is copied."""
+        if closed == len(self):
+            return self
+        parts = [
+            replace(self, active_hours=self.active_hours[rows], **{name: getattr(self, name)[rows] for name in _ARRAYS})
+            for rows in (slice(closed), slice(closed, None))
+        ]
+        return replace(parts[0], early=parts[1])
 
     def with_early(self) -> "Dataset":
         """Return these decisions, and after them those whose window is still open."""
@@ -213,11 +283,13 @@ def read_dataset(
     *,
     with_early: bool = False,
     which: str = TRAINABLE,
+    most: int | None = None,
 ) -> Dataset:
     """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out, `which` is TRAINABLE or DECIDED.
 
     A window is closed where it ends by `as_of`, the time until which the log is complete: by default that of its newest entry. With `with_early`
-    those of open windows are read too, as far as an hour before then, since what happened in that hour may not have been reported.
+    those of open windows are read too, as far as an hour before then, since what happened in that hour may not have been reported. Where there are more
+    than `most`, those of some customers are read.
 
     Raises
     ------
@@ -226,30 +298,143 @@ def read_dataset(
     name = find_log(url)
     with asking(url) as connection:
         newest, asked = limits(connection, name, window, until, as_of)
-        complete, span = asked["as_of"], asked["window"]
         if with_early:
-            asked["least"] = min(span, _REPORT // timedelta(microseconds=1))
-        rows = [tuple(row) for row in connection.execute(text(DATASET_QUERY.format(rows=which, closed=CLOSED)), asked)]
-    closed = sum(row[2] + span <= complete for row in rows)
-    if not closed:
-        raise LogUnusable(
-            f"no trainable decision of {name} has its window of {window} closed; its newest entry is of "
-            f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
-        )
-    hours = window / timedelta(hours=1)
-    known = np.array([(complete - row[2]) / 3.6e9 - REPORT_HOURS for row in rows])
-    is_closed = np.arange(len(rows)) < closed
-    data = replace(_encode(rows, exclude, np.where(is_closed, hours, known)), window_hours=hours)
-    return data if closed == len(rows) else replace(data.take(is_closed), early=data.take(~is_closed))
+            asked["least"] = min(asked["window"], _REPORT // timedelta(microseconds=1))
+        wanted = choose_rows(connection, asked, which, most)
+        seen, counts = _count_features(connection, wanted)
+        check_excluded(seen, exclude)
+        columns = make_columns(seen, counts, exclude)
+        read = _Read(Encoder(columns), asked, window)
+        for rows in chunks(connection, wanted):
+            read.add(rows)
+    if not read.closed:
+        raise LogUnusable(nothing_closed(name, window, newest))
+    data = assemble(columns, *read.join())
+    return replace(data, window_hours=window / timedelta(hours=1), sample=wanted.sample).cut(read.closed)
 
 
-def _encode(rows: Sequence[tuple[object, ...]], exclude: Sequence[str], watched_hours: FloatArray) -> Dataset:
-    features = [features_from_json(str(row[7])) for row in rows]
-    check_excluded({name for values in features for name in values}, exclude)
-    columns = find_columns(features, exclude)
-    encoder = Encoder(columns)
-    matrix = np.array([encoder.encode_values(values) for values in features])
-    return assemble(columns, matrix, *arrays_of(rows, watched_hours))
+def nothing_closed(name: str, window: timedelta, newest: int) -> str:
+    """Say that nothing of a log can be learned from yet."""
+    return (
+        f"no trainable decision of {name} has its window of {window} closed; its newest entry is of "
+        f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which decisions of a log are read."""
+
+    rows: str
+    """TRAINABLE or DECIDED."""
+    closed: str
+    """CLOSED, within the sample."""
+    asked: dict[str, Any]
+    """The values that these ask for."""
+    sample: Sample | None
+
+
+def choose_rows(connection: Connection, asked: dict[str, int], which: str, most: int | None) -> Wanted:
+    """Return which decisions to read: of all customers, or of some where there are more than `most` decisions."""
+    sample = None
+    if most is not None and int(connection.execute(text("SELECT count(*) FROM decisions")).scalar_one()) > most:
+        query = text(_BY_KEY.format(rows=which, closed=CLOSED, sharp=_SHARP))
+        sample = cut_sample(((str(part), int(count)) for part, count in connection.execute(query, asked)), most)
+    if sample is None:
+        return Wanted(rows=which, closed=CLOSED, asked=asked, sample=None)
+    within = f"{CLOSED} AND {_IN_SAMPLE.format(sharp=_SHARP)}"
+    return Wanted(rows=which, closed=within, asked={**asked, "before": sample.before}, sample=sample)
+
+
+def chunks(connection: Connection, wanted: Wanted) -> Iterator[list[tuple[object, ...]]]:
+    """Yield the rows of the query in order of time; decisions of one moment are in one chunk."""
+    asked = wanted.asked
+    begin, limit = 0, asked["until"]
+    following = text(_NEXT.format(closed=wanted.closed))
+    query = text(DATASET_QUERY.format(rows=wanted.rows, closed=f"{wanted.closed} AND d.decide_time >= :begin"))
+    while begin < limit:
+        found = connection.execute(following, {**asked, "begin": begin, "chunk": _CHUNK}).scalar()
+        # One moment may hold more than a chunk: then it ends with the next one.
+        end = limit if found is None else max(int(found), begin + 1)
+        rows = [tuple(row) for row in connection.execute(query, {**asked, "begin": begin, "until": end})]
+        if rows:
+            yield rows
+        begin = end
+
+
+def read_features(connection: Connection, wanted: Wanted) -> Iterator[dict[str, FeatureValue]]:
+    """Yield the features of decisions, in no order."""
+    query = text(_FEATURES.format(rows=wanted.rows, closed=wanted.closed))
+    for (body,) in connection.execution_options(yield_per=_CHUNK).execute(query, wanted.asked):
+        yield features_from_json(str(body))
+
+
+def _count_features(connection: Connection, wanted: Wanted) -> tuple[set[str], dict[str, Counter[str]]]:
+    """Return the names of all features, and of those that are text somewhere how often each value is there."""
+    seen: set[str] = set()
+    counts: dict[str, Counter[str]] = {}
+    is_late = False
+    for values in read_features(connection, wanted):
+        for name, value in values.items():
+            if isinstance(value, str) and name not in counts:
+                is_late = is_late or name in seen  # numbers of it were passed over
+                counts[name] = Counter()
+            if name in counts:
+                counts[name][category_name(value)] += 1
+            seen.add(name)
+    if is_late:
+        counts = {name: Counter() for name in counts}
+        for values in read_features(connection, wanted):
+            for name in values.keys() & counts.keys():
+                counts[name][category_name(values[name])] += 1
+    return seen, counts
+
+
+class _Read:
+    """What has been read of a log, chunk by chunk."""
+
+    def __init__(self, encoder: Encoder, asked: Mapping[str, int], window: timedelta) -> None:
+        self._encoder, self._asked, self._hours = encoder, asked, window / timedelta(hours=1)
+        self._matrix: list[FloatArray] = []
+        self._arrays: dict[str, list[NDArray[Any]]] = {}
+        self._active: list[tuple[int, ...]] = []
+        self._known: dict[int, int] = {}
+        self.closed = 0
+
+    def add(self, rows: Sequence[tuple[object, ...]]) -> None:
+        """Keep what a data set has of these rows."""
+        is_closed, watched = watched_hours(rows, self._asked, self._hours)
+        self.closed += int(is_closed.sum())
+        features = (features_from_json(str(row[7])) for row in rows)
+        self._matrix.append(np.array([self._encoder.encode_values(values) for values in features]))
+        arrays, active = arrays_of(rows, watched)
+        for name, array in arrays.items():
+            self._arrays.setdefault(name, []).append(array)
+        # Each hour is one object, however many lists it is in.
+        self._active += (tuple(self._known.setdefault(hour, hour) for hour in hours) for hours in active)
+
+    def join(self) -> tuple[FloatArray, dict[str, NDArray[Any]], ActiveHours]:
+        """Return the matrix, the arrays and the active hours of all rows, and forget them."""
+        matrix = join(self._matrix)
+        arrays = {name: join(self._arrays.pop(name)) for name in list(self._arrays)}
+        return matrix, arrays, tuple(self._active)
+
+
+def join(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return parts as one array, without a copy where it is one already, and forget them."""
+    found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    return found
+
+
+def watched_hours(
+    rows: Sequence[tuple[object, ...]], asked: Mapping[str, int], window_hours: float
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Return of rows of the query whether their window is closed, and for how many hours they were watched; shapes (n,)."""
+    moments = [int(str(row[2])) for row in rows]
+    is_closed = np.array([moment + asked["window"] <= asked["as_of"] for moment in moments])
+    known = np.array([(asked["as_of"] - moment) / 3.6e9 - REPORT_HOURS for moment in moments])
+    return is_closed, np.where(is_closed, window_hours, known)
 
 
 def assemble(columns: tuple[Column, ...], matrix: FloatArray, arrays: dict[str, Any], active: ActiveHours) -> Dataset:
@@ -401,6 +586,8 @@ def _without_constant(columns: tuple[Column, ...], matrix: FloatArray) -> tuple[
         for i, column in enumerate(columns)
         if column.name == "channel" or len(np.unique(matrix[:, i], equal_nan=True)) > 1
     ]
+    if len(kept) == len(columns):
+        return columns, matrix
     return tuple(columns[i] for i in kept), np.ascontiguousarray(matrix[:, kept])
 
 

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.context import FeatureValue
 from models.correction import REPORT_HOURS
@@ -31,29 +32,38 @@ from models.features import BUILT_IN, CUSTOM_PREFIX, Column, category_name
 from models.record import features_from_json, from_micros, to_micros
 from service.store.engine import asking
 from training.dataset import (
-    CLOSED,
-    DATASET_QUERY,
     TRAINABLE,
     Dataset,
+    Sample,
+    Wanted,
     arrays_of,
     assemble,
     check_excluded,
+    choose_rows,
+    chunks,
+    cut_sample,
     find_log,
+    join,
+    key_part,
     limits,
     make_columns,
+    nothing_closed,
+    read_features,
+    watched_hours,
 )
 
 FloatArray = NDArray[np.float64]
 DESCRIPTION = "dataset.json"
 FORMAT = 1
 PREFIX = "feature."
-_CHUNK = 10_000
+_READ = 20_000
+"""Rows that are read back at a time."""
+_SHOWN = 10_000
+"""Decisions after which a bar is told to move."""
 _PART = 250_000
 """Decisions in a part, about."""
 _TIME = pa.timestamp("us", "UTC")
 _REPORT = timedelta(hours=REPORT_HOURS)
-_NEXT = f"SELECT d.decide_time FROM decisions d WHERE {CLOSED} AND d.decide_time >= :begin ORDER BY d.decide_time LIMIT 1 OFFSET :chunk"  # noqa: S608  # of constants
-_FEATURES = f"SELECT d.features FROM decisions d WHERE {TRAINABLE} AND {CLOSED}"  # noqa: S608  # of constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +193,12 @@ def write_frames(
     with asking(url) as connection:
         newest, asked = limits(connection, name, window, until, as_of)
         asked["least"] = min(asked["window"], _REPORT // timedelta(microseconds=1))
-        types = _feature_types(connection, asked, progress)
+        wanted = choose_rows(connection, asked, TRAINABLE, None)
+        types = _feature_types(connection, wanted, progress)
         folder.mkdir(parents=True, exist_ok=True)
         writer = _Parts(folder, _schema(types))
         closed = 0
-        for rows in _chunks(connection, asked):
+        for rows in chunks(connection, wanted):
             batch, closed_here = _batch(rows, asked, window, types)
             closed += closed_here
             writer.add(batch)
@@ -195,10 +206,7 @@ def write_frames(
         files = writer.close()
     if not closed:
         _remove(folder, files)
-        raise LogUnusable(
-            f"no trainable decision of {name} has its window of {window} closed; its newest entry is of "
-            f"{from_micros(newest):%Y-%m-%d %H:%M} UTC; if it is complete until a later time, say so with --as-of"
-        )
+        raise LogUnusable(nothing_closed(name, window, newest))
     description = Description(
         format=FORMAT,
         log=name,
@@ -226,16 +234,13 @@ def _remove(folder: Path, files: Mapping[str, str]) -> None:
         (folder / file).unlink()
 
 
-def _feature_types(
-    connection: Connection, asked: Mapping[str, int], progress: Callable[[int], object]
-) -> dict[str, pa.DataType]:
+def _feature_types(connection: Connection, wanted: Wanted, progress: Callable[[int], object]) -> dict[str, pa.DataType]:
     """Return every feature that a decision has, with its type: those of the list first, then the callers' by name."""
     texts: dict[str, bool] = {}
-    rows = connection.execution_options(yield_per=_CHUNK).execute(text(_FEATURES), asked)
-    for number, (body,) in enumerate(rows):
-        for name, value in features_from_json(str(body)).items():
+    for number, values in enumerate(read_features(connection, wanted)):
+        for name, value in values.items():
             texts[name] = texts.get(name, False) or isinstance(value, str)
-        if number % _CHUNK == 0:
+        if number % _SHOWN == 0:
             progress(0)
     names = [name for name in BUILT_IN if name in texts] + sorted(n for n in texts if n.startswith(CUSTOM_PREFIX))
     return {name: pa.string() if texts[name] else pa.float64() for name in names}
@@ -253,29 +258,13 @@ def _meaning(name: str) -> str:
     return f"feature that the caller sent as {name.removeprefix(CUSTOM_PREFIX)}" if known is None else known.meaning
 
 
-def _chunks(connection: Connection, asked: Mapping[str, int]) -> Iterator[list[tuple[object, ...]]]:
-    """Yield the rows of the query in order of time; decisions of one moment are in one chunk."""
-    begin, limit = 0, asked["until"]
-    query = text(DATASET_QUERY.format(rows=TRAINABLE, closed=f"{CLOSED} AND d.decide_time >= :begin"))
-    while begin < limit:
-        found = connection.execute(text(_NEXT), {**asked, "begin": begin, "chunk": _CHUNK}).scalar()
-        # One moment may hold more than a chunk: then it ends with the next one.
-        end = limit if found is None else max(int(found), begin + 1)
-        rows = [tuple(row) for row in connection.execute(query, {**asked, "begin": begin, "until": end})]
-        if rows:
-            yield rows
-        begin = end
-
-
 def _batch(
     rows: Sequence[tuple[object, ...]], asked: Mapping[str, int], window: timedelta, types: Mapping[str, pa.DataType]
 ) -> tuple[pa.RecordBatch, int]:
     """Return rows as the files have them, and how many have their window closed."""
-    moments = np.array([row[2] for row in rows], dtype=np.int64)
-    is_closed = moments + asked["window"] <= asked["as_of"]
-    known = np.array([(asked["as_of"] - int(moment)) / 3.6e9 - REPORT_HOURS for moment in moments])
-    arrays, active = arrays_of(rows, np.where(is_closed, window / timedelta(hours=1), known))
-    arrays["decide_time"] = pa.array(moments, pa.int64()).cast(_TIME)
+    is_closed, watched = watched_hours(rows, asked, window / timedelta(hours=1))
+    arrays, active = arrays_of(rows, watched)
+    arrays["decide_time"] = pa.array(arrays["decide_time"], pa.int64()).cast(_TIME)
     own: dict[str, Any] = {
         "decision_id": [str(row[0]) for row in rows],
         "step": [row[1] for row in rows],
@@ -353,7 +342,13 @@ def read_description(folder: Path) -> Description:
 
 
 def read_frames(
-    folder: Path, until: datetime | None = None, exclude: Sequence[str] = (), *, with_early: bool = False
+    folder: Path,
+    until: datetime | None = None,
+    exclude: Sequence[str] = (),
+    *,
+    with_early: bool = False,
+    most: int | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Dataset:
     """Read training data back, as `training.dataset.read_dataset` reads the log.
 
@@ -362,73 +357,134 @@ def read_frames(
     LogUnusable: a file is missing, or not what the description says; nothing is left to learn from.
     """
     described = read_description(folder)
-    table = pa.concat_tables([_read_part(folder / file, digest) for file, digest in described.files.items()])
-    missing = [c.name for c in described.columns if c.name not in table.column_names and c.name not in _UNREAD]
-    lacking = [name for name, _, _ in _OWN if name not in table.column_names and name not in _UNREAD]
-    if missing or lacking:
-        raise LogUnusable(f"{folder} lacks the column {(missing or lacking)[0]}; write it again")
-    mask = pa.array(np.ones(len(table), dtype=bool)) if with_early else table["is_closed"]
-    if until is not None:
-        before = pc.less(table["decide_time"], pa.scalar(to_micros(until), pa.int64()).cast(_TIME))
-        mask = pc.and_(mask, before)
-    table = table.filter(mask)
-    is_closed = table["is_closed"].to_numpy()
-    if not is_closed.any():
+    files = _Files(folder, described, until, with_early=with_early)
+    if most is not None and described.decisions > most:
+        files.sample = cut_sample(sorted(files.by_key().items()), most)
+    names = files.features
+    check_excluded(names, exclude)
+    size, closed, seen, counts = files.count()
+    if not closed:
         raise LogUnusable(
             f"no decision of {folder} before --until has its window closed; write more, or name a later time"
         )
-    names = [name.removeprefix(PREFIX) for name in table.column_names if name.startswith(PREFIX)]
-    check_excluded(names, exclude)
-    seen = {name: table[PREFIX + name] for name in names if table[PREFIX + name].null_count < len(table)}
-    counts = {name: _counts(column) for name, column in seen.items() if pa.types.is_string(column.type)}
     columns = make_columns(seen, counts, exclude)
-    matrix = np.empty((len(table), len(columns)))
-    for place, column in enumerate(columns):
-        matrix[:, place] = _encoded(seen[column.name], column)
-    arrays = {name: _array(table[name]) for name in _ARRAYS}
-    active = _tuples(table["active_hours"])
-    data = replace(assemble(columns, matrix, arrays, active), window_hours=described.window_hours)
-    return data if is_closed.all() else replace(data.take(is_closed), early=data.take(~is_closed))
+    matrix = np.empty((size, len(columns)))
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in _ARRAYS}
+    active: list[tuple[int, ...]] = []
+    known: dict[int, int] = {}
+    row = 0
+    for batch in files.batches([*_ARRAYS, "active_hours", *(PREFIX + column.name for column in columns)]):
+        for place, column in enumerate(columns):
+            matrix[row : row + len(batch), place] = _encoded(batch[PREFIX + column.name], column)
+        for name in _ARRAYS:
+            parts[name].append(_array(batch[name]))
+        active += _tuples(batch["active_hours"], known)
+        row += len(batch)
+        progress(len(batch))
+    data = assemble(columns, matrix, {name: join(parts.pop(name)) for name in _ARRAYS}, tuple(active))
+    return replace(data, window_hours=described.window_hours, sample=files.sample).cut(closed)
 
 
-def _read_part(path: Path, digest: str) -> pa.Table:
+class _Files:
+    """The files of a folder, and which of their rows are wanted."""
+
+    def __init__(self, folder: Path, described: Description, until: datetime | None, *, with_early: bool) -> None:
+        self._paths = [folder / file for file in described.files]
+        for path, digest in zip(self._paths, described.files.values(), strict=True):
+            _verify(path, digest)
+        self._until = None if until is None else pa.scalar(to_micros(until), pa.int64()).cast(_TIME)
+        self._with_early = with_early
+        self.sample: Sample | None = None
+        for path in self._paths:
+            with _reading(path):
+                names = set(pq.read_schema(path).names)
+            expected = (*(c.name for c in described.columns), *(name for name, _, _ in _OWN))
+            lacking = [name for name in expected if name not in names and name not in _UNREAD]
+            if lacking:
+                raise LogUnusable(f"{folder} lacks the column {lacking[0]}; write it again")
+        self.features = [c.name.removeprefix(PREFIX) for c in described.columns if c.name.startswith(PREFIX)]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield these columns of the wanted rows, in order of time."""
+        read = list(dict.fromkeys([*columns, "is_closed", "decide_time", "customer"]))
+        for path in self._paths:
+            with _reading(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=_READ, columns=read):
+                    wanted = batch.filter(self._mask(batch))
+                    if len(wanted):
+                        yield wanted
+
+    def _mask(self, batch: pa.RecordBatch) -> pa.Array:
+        mask = pa.array(np.ones(len(batch), dtype=bool)) if self._with_early else batch["is_closed"]
+        if self._until is not None:
+            mask = pc.and_(mask, pc.less(batch["decide_time"], self._until))
+        if self.sample is not None:
+            mask = pc.and_(mask, pc.less(key_part(batch["customer"]), self.sample.before))
+        return mask
+
+    def by_key(self) -> Counter[str]:
+        """Return how many rows there are by how customers' keys begin."""
+        found: Counter[str] = Counter()
+        for batch in self.batches(()):
+            found.update(_counts(key_part(batch["customer"])))
+        return found
+
+    def count(self) -> tuple[int, int, set[str], dict[str, Counter[str]]]:
+        """Return how many rows there are and have their window closed, which features any has, and how often each text of them is there."""
+        size = closed = 0
+        seen: set[str] = set()
+        counts: dict[str, Counter[str]] = {}
+        for batch in self.batches([PREFIX + name for name in self.features]):
+            size += len(batch)
+            closed += pc.sum(batch["is_closed"]).as_py()
+            for name in self.features:
+                column = batch[PREFIX + name]
+                if column.null_count < len(batch):
+                    seen.add(name)
+                    if pa.types.is_string(column.type):
+                        counts.setdefault(name, Counter()).update(_counts(column))
+        return size, closed, seen, counts
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise as LogUnusable what goes wrong with a file."""
     try:
-        with path.open("rb") as part:
-            found = hashlib.file_digest(part, "sha256").hexdigest()
-        if found != digest:
-            raise LogUnusable(f"the sha256 of {path} is not that of {DESCRIPTION}; write the training data again")
-        return pq.read_table(path, columns=[n for n in pq.read_schema(path).names if n not in _UNREAD])
+        yield
     except (OSError, pa.ArrowException) as error:
         raise LogUnusable(f"{path} cannot be read: {error}; write the training data again") from error
 
 
-def _counts(column: pa.ChunkedArray) -> Counter[str]:
-    found = pc.value_counts(column.drop_null().combine_chunks())
+def _verify(path: Path, digest: str) -> None:
+    with _reading(path), path.open("rb") as part:
+        found = hashlib.file_digest(part, "sha256").hexdigest()
+    if found != digest:
+        raise LogUnusable(f"the sha256 of {path} is not that of {DESCRIPTION}; write the training data again")
+
+
+def _counts(column: pa.Array) -> Counter[str]:
+    found = pc.value_counts(column.drop_null())
     return Counter(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
 
 
-def _encoded(values: pa.ChunkedArray, column: Column) -> FloatArray:
+def _encoded(values: pa.Array, column: Column) -> FloatArray:
     """Return a feature as its column of the matrix, shape (n,)."""
     if column.kind == "number":
-        return np.asarray(values.to_numpy(), dtype=np.float64)
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
     codes = pc.index_in(values, value_set=pa.array(column.categories, pa.string()))
-    return np.asarray(codes.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    return np.asarray(codes.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _tuples(column: pa.ChunkedArray) -> tuple[tuple[int, ...], ...]:
-    """Return lists of hours as tuples; each hour is one object, however many lists it is in."""
-    known: dict[int, int] = {}
-    found: list[tuple[int, ...]] = []
-    for chunk in column.chunks:
-        ends = chunk.offsets.to_numpy()
-        hours = [known.setdefault(hour, hour) for hour in chunk.values.to_numpy()[: ends[-1]].tolist()]
-        found += [tuple(hours[begin:end]) for begin, end in itertools.pairwise(ends.tolist())]
-    return tuple(found)
+def _tuples(column: pa.Array, known: dict[int, int]) -> Iterator[tuple[int, ...]]:
+    """Yield lists of hours as tuples; each hour is one object, `known` holds them, however many lists it is in."""
+    ends = column.offsets.to_numpy()
+    hours = [known.setdefault(hour, hour) for hour in column.values.to_numpy()[: ends[-1]].tolist()]
+    return (tuple(hours[begin:end]) for begin, end in itertools.pairwise(ends.tolist()))
 
 
-def _array(column: pa.ChunkedArray) -> NDArray[Any]:
+def _array(column: pa.Array) -> NDArray[Any]:
     if pa.types.is_timestamp(column.type):
-        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
     if pa.types.is_string(column.type):
         return np.array(column.to_pylist())
-    return np.asarray(column.to_numpy(), dtype=np.float64)
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)

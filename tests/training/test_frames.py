@@ -60,7 +60,7 @@ def test_what_is_read_back_is_what_the_log_gives(
     """However it is cut into chunks and parts, the data set is that of the log to the bit, with and without open windows."""
     write(each_log_url, mixed())
     monkeypatch.setattr("training.frames._PART", part)
-    monkeypatch.setattr("training.frames._CHUNK", chunk)
+    monkeypatch.setattr("training.dataset._CHUNK", chunk)
 
     described = write_frames(each_log_url, tmp_path / "frames", WINDOW)
 
@@ -98,7 +98,7 @@ def test_many_decisions_of_one_moment_are_all_there(
         for i in range(90)
     ]
     write(log_url, [*many, logged("later", moment=NOW + HOUR, customer="d"), closing()])
-    monkeypatch.setattr("training.frames._CHUNK", 20)
+    monkeypatch.setattr("training.dataset._CHUNK", 20)
 
     described = write_frames(log_url, tmp_path / "frames", WINDOW)
 

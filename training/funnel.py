@@ -27,7 +27,7 @@ from models.stage import Design, Scaling
 from training.boosting import LOCAL, Engine, Rows
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
-from training.lag import Cells, exposures, fit_lag, hazards, noticed_by_cell, unroll
+from training.lag import Cells, blocks, exposures_of, fit_lag, hazards, noticed_by_cell, noticed_in_time, thin, unroll
 from training.linear import LinearFit, Link, find_scaling, fit_linear, loss
 from training.rhythm import fit_rhythms
 
@@ -117,14 +117,15 @@ def fit_funnel(
         engine=engine,
     )
     rhythm = fit_rhythms(data, hyper.seed)
-    cells = unroll(data, arrived, Rhythms(rhythm))
-    in_time: FloatArray = np.bincount(cells.send, cells.is_noticed, minlength=len(data)).astype(np.float64)
+    rhythms = Rhythms(rhythm)
+    cells = unroll(data, thin(data.channel, arrived), rhythms)
+    in_time = noticed_in_time(data, arrived)
     channels = [str(c) for c in np.unique(data.channel[arrived])]
     attention = np.zeros(len(data))
     lags: dict[str, ChannelLag] = {}
     for _ in range(_ROUNDS):
         lags = _fit_lags(data, cells, channels, attention)
-        exposure = np.maximum(exposures(cells, lags, data), 1e-9)
+        exposure = np.maximum(exposures_of(data, arrived, rhythms, lags), 1e-9)
         linear = fitting.linear(in_time, arrived, "log", exposure)
         attention = np.where(arrived, linear.scores, 0.0)
     notice = fitting.stage("notice", in_time, arrived, "log", exposure)
@@ -165,10 +166,9 @@ def fit_funnel(
         window_hours=data.window_hours if np.isfinite(data.window_hours) else float(ORDER_HOURS),
         notes=dict(fitting.notes),
     )
-    whole = unroll(data, is_send & closed, Rhythms(rhythm), to_expiry=True)
-    effect = _effect(data, description, stages, whole, earlier=False)
+    effect = _effect(data, description, stages, is_send & closed, earlier=False)
     description = replace(description, scale=_scale(data, is_send & closed, ~is_send & closed, effect))
-    later = _effect(data, description, stages, whole, earlier=True) * description.scale
+    later = _effect(data, description, stages, is_send & closed, earlier=True) * description.scale
     p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later & closed]
     return FittedFunnel(
         description=description,
@@ -377,14 +377,13 @@ def _tuples(weights: FloatArray) -> tuple[tuple[float, ...], ...]:
 
 def _fit_lags(data: Dataset, cells: Cells, channels: list[str], attention: FloatArray) -> dict[str, ChannelLag]:
     """Return the lag of each channel; that of all sends together for a channel with too few."""
-    of = data.channel[cells.send]
     found = {}
     for channel in channels:
-        rows = of == channel
+        rows = (data.channel == channel)[cells.send]
         if (data.channel == channel).sum() >= _LEAST_SENDS and data.seen[data.channel == channel].sum() >= 10:
             found[channel] = fit_lag(cells, rows, attention)
     if len(found) < len(channels):
-        everything = fit_lag(cells, np.ones(len(of), dtype=bool), attention)
+        everything = fit_lag(cells, np.ones(len(cells.send), dtype=bool), attention)
         found = {channel: found.get(channel, everything) for channel in channels}
     return found
 
@@ -413,10 +412,20 @@ def _log_relevance_left(data: Dataset, hours: FloatArray) -> FloatArray:
 
 
 def _effect(
+    data: Dataset, description: FunnelDescription, stages: dict[str, _Stage], used: BoolArray, *, earlier: bool
+) -> FloatArray:
+    """Return the modelled effect of each decision on P(order), shape (n,): of the sends used by their cells, as serving has it; 0 for others."""
+    found = np.zeros(len(data))
+    rhythms = Rhythms(description.rhythm)
+    for block in blocks(used):
+        cells = unroll(data, block, rhythms, to_expiry=True)
+        found += _effect_of(data, description, stages, cells, earlier=earlier)
+    return found
+
+
+def _effect_of(
     data: Dataset, description: FunnelDescription, stages: dict[str, _Stage], cells: Cells, *, earlier: bool
 ) -> FloatArray:
-    """Return the modelled effect of each decision on P(order), shape (n,): of sends by their cells, as serving has it; 0 for no send."""
-
     def score(name: str) -> FloatArray:
         return (stages[name].earlier_scores if earlier else stages[name].scores)[cells.send]
 

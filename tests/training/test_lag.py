@@ -93,13 +93,13 @@ def test_planted_lag_is_found_again() -> None:
     found = fit_lag(cells, np.ones(len(cells.send), dtype=bool), np.zeros(SENDS))
 
     noticed = cells.is_noticed > 0
-    events = np.bincount(age_bins(cells.age[noticed]), minlength=AGE_BINS)
+    events = np.bincount(age_bins(cells.age[noticed].astype(np.intp)), minlength=AGE_BINS)
     assert events.sum() == pytest.approx((~np.isnan(data.seen_hours)).sum())
     errors = np.array(found.log_keep) - np.array(PLANTED.log_keep)
     assert np.all(np.abs(errors) < 5 / np.sqrt(events) + 0.1)
     spread = float(np.var(cells.log_rhythm[noticed]))
     assert found.power == pytest.approx(0.6, abs=5 / np.sqrt(events.sum() * spread) + 0.02)
-    by_hour = np.bincount(hour_bins(cells.hour[noticed]), minlength=HOUR_BINS)
+    by_hour = np.bincount(hour_bins(cells.hour[noticed].astype(np.intp)), minlength=HOUR_BINS)
     assert np.all(np.abs(np.array(found.log_hours) - PLANTED.log_hours) < 5 / np.sqrt(by_hour) + 20 / by_hour)
 
 
@@ -168,7 +168,7 @@ def test_rates_are_not_biased_by_the_end_of_the_window() -> None:
 
     found = fit_lag(cells, np.ones(len(cells.send), dtype=bool), np.zeros(SENDS))
 
-    events = np.bincount(age_bins(cells.age[cells.is_noticed > 0]), minlength=AGE_BINS)
+    events = np.bincount(age_bins(cells.age[cells.is_noticed > 0].astype(np.intp)), minlength=AGE_BINS)
     known = events > 50
     assert known.sum() >= 6
     errors = (np.array(found.log_keep) - np.array(PLANTED.log_keep))[known]

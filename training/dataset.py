@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,8 +35,6 @@ from service.store.engine import asking, describe, is_postgres, parse_url
 
 FloatArray = NDArray[np.float64]
 ActiveHours = tuple[tuple[int, ...], ...]
-MOST_DECISIONS = 1_000_000
-"""Decisions of a log that commands take unless told otherwise."""
 _RARE = 5
 _CHUNK = 10_000
 _SHARP = 4
@@ -284,6 +282,7 @@ def read_dataset(
     with_early: bool = False,
     which: str = TRAINABLE,
     most: int | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Dataset:
     """Read the decisions made before `until` whose window is closed; `exclude` names features to leave out, `which` is TRAINABLE or DECIDED.
 
@@ -307,6 +306,7 @@ def read_dataset(
         read = _Read(Encoder(columns), asked, window)
         for rows in chunks(connection, wanted):
             read.add(rows)
+            progress(len(rows))
     if not read.closed:
         raise LogUnusable(nothing_closed(name, window, newest))
     data = assemble(columns, *read.join())
@@ -340,8 +340,13 @@ def choose_rows(connection: Connection, asked: dict[str, int], which: str, most:
     if most is not None and int(connection.execute(text("SELECT count(*) FROM decisions")).scalar_one()) > most:
         query = text(_BY_KEY.format(rows=which, closed=CLOSED, sharp=_SHARP))
         sample = cut_sample(((str(part), int(count)) for part, count in connection.execute(query, asked)), most)
+    return wanted_rows(asked, which, sample)
+
+
+def wanted_rows(asked: dict[str, int], which: str, sample: Sample | None) -> Wanted:
+    """Return which decisions are those of a sample, or of all customers where it is None."""
     if sample is None:
-        return Wanted(rows=which, closed=CLOSED, asked=asked, sample=None)
+        return Wanted(rows=which, closed=CLOSED, asked=dict(asked), sample=None)
     within = f"{CLOSED} AND {_IN_SAMPLE.format(sharp=_SHARP)}"
     return Wanted(rows=which, closed=within, asked={**asked, "before": sample.before}, sample=sample)
 

@@ -11,7 +11,8 @@ _MOSTLY_MISSING = 0.5
 
 def find_doubts(data: Dataset) -> list[str]:
     """Return what to know about a data set, one sentence each; nothing where it is as it should be."""
-    return [*_certainty(data), *_rare_channels(data), *_missing_features(data)]
+    sampled = [] if data.sample is None else [data.sample.text]
+    return [*sampled, *_certainty(data), *_rare_channels(data), *_missing_features(data)]
 
 
 def _certainty(data: Dataset) -> list[str]:

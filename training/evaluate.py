@@ -98,18 +98,20 @@ def evaluate_policies(
     as_of: datetime | None = None,
     folds: int = FOLDS,
     seed: int = 0,
+    most: int | None = None,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
-    """Judge policies by the log at a URL; models are fitted on all of it, figures are of the decisions from `since` on.
+    """Judge policies by the log at a URL; models are fitted on all of it, or on those of some customers where it holds more than `most` decisions, figures are of the
+    decisions from `since` on.
 
     Raises
     ------
     LogUnusable: the log cannot judge anything; it says what is missing.
     """
-    log = read_log(url, window, until, as_of)
+    log = read_log(url, window, until, as_of, most)
     fold = make_folds(log.data, folds, seed)
-    notes: list[str] = []
+    notes: list[str] = [] if log.data.sample is None else [log.data.sample.text]
     say(f"fitting {folds} models on {len(log)} decisions")
     models = fit_models(log, fold, seed, lambda text: notes.append(text) if text not in notes else None)
     say(f"judging {len(log)} decisions")

@@ -100,6 +100,7 @@ def fit(
             "log": log_name,
             "digest": data.digest,
             "decisions": str(len(data)),
+            **({} if data.sample is None else {"decisions_of_log": str(data.sample.of)}),
             "first": _day(data.decide_time[0]),
             "last": _day(data.decide_time[-1]),
             **{name: str(value) for name, value in asdict(hyper).items()},

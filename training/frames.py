@@ -196,7 +196,7 @@ def write_frames(
         wanted = choose_rows(connection, asked, TRAINABLE, None)
         types = _feature_types(connection, wanted, progress)
         folder.mkdir(parents=True, exist_ok=True)
-        writer = _Parts(folder, _schema(types))
+        writer = Parts(folder, _schema(types))
         closed = 0
         for rows in chunks(connection, wanted):
             batch, closed_here = _batch(rows, asked, window, types)
@@ -284,7 +284,7 @@ def _value(value: FeatureValue | None, kind: pa.DataType) -> FeatureValue | None
     return category_name(value) if pa.types.is_string(kind) else float(value)
 
 
-class _Parts:
+class Parts:
     """Writes batches into parts of about so many rows."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -297,6 +297,7 @@ class _Parts:
         self._rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
+        """Write a batch, into a new part where the one before is full."""
         if self._writer is None:
             self._path = self._folder / f"part-{len(self._files):05}.parquet"
             self._writer = pq.ParquetWriter(self._path, self.schema, compression="zstd")

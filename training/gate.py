@@ -16,6 +16,7 @@ from models.decide import evaluate
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
 from models.rules import Rules
+from training.bounds import Bounds
 from training.evaluate import NOT_ENOUGH, Evaluation, Verdict, evaluate_policies
 from training.fit import calibration_error
 from training.judged import Log, read_log
@@ -23,24 +24,6 @@ from training.targets import Target
 
 CANDIDATE, CURRENT = "candidate", "champion"
 _SCORED, _CALIBRATED = 200, 5000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What a candidate must keep. Money is in units of the rules' currency for each message."""
-
-    margin: float = 0.0
-    """By how much the lower bound of its net increment must be above the champion's estimate."""
-    unseen: int = 2000
-    """Decisions that it was not trained on, where there is a champion to beat."""
-    calibration_error: float = 0.02
-    """The most that its P(order) may be off, on average over tenths of the decisions."""
-    unsubscribe_ratio: float = 1.25
-    """The most unsubscribes, of the champion's; of what was logged where there is none."""
-    cost_ratio: float = 1.5
-    """The most that messages may cost, of the champion's."""
-    milliseconds: float = 20.0
-    """The most that a decision may take, in the median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +67,8 @@ class Contest:
     as_of: datetime | None = None
     folds: int = 3
     seed: int = 0
+    most: int | None = None
+    """Decisions of the log that are taken at most."""
 
 
 def run_gate(
@@ -100,7 +85,7 @@ def run_gate(
     LogUnusable: the log cannot judge anything.
     """
     candidate, champion = contest.candidate, contest.champion
-    log = read_log(contest.url, contest.window, as_of=contest.as_of)
+    log = read_log(contest.url, contest.window, as_of=contest.as_of, most=contest.most)
     since = trained_until(candidate)
     unseen = int((log.data.decide_time >= since.timestamp() * 1e6).sum()) if since else len(log)
     is_seen = unseen < bounds.unseen
@@ -118,6 +103,7 @@ def run_gate(
         as_of=contest.as_of,
         folds=contest.folds,
         seed=contest.seed,
+        most=contest.most,
         say=say,
         progress=progress,
     )

@@ -27,7 +27,7 @@ from models.features import NO_SEND, Action
 from models.record import context_from_json, from_micros, unpack_actions
 from models.rules import Rules
 from service.store.engine import asking
-from training.dataset import CLOSED, DECIDED, Dataset, check_learnable, find_log, limits, read_dataset
+from training.dataset import DECIDED, Dataset, check_learnable, find_log, limits, read_dataset, wanted_rows
 from training.fit import split
 from training.funnel import fit_funnel
 from training.grow import Hyperparameters, grow
@@ -96,21 +96,27 @@ class Log:
         """
         with asking(self.url) as connection:
             _, given = limits(connection, find_log(self.url), self.window, self.until, self.as_of)
-            rows = connection.execution_options(yield_per=_CHUNK).execute(
-                text(_QUERY.format(rows=DECIDED, closed=CLOSED)), given
-            )
+            wanted = wanted_rows(given, DECIDED, self.data.sample)
+            query = text(_QUERY.format(rows=wanted.rows, closed=wanted.closed))
+            rows = connection.execution_options(yield_per=_CHUNK).execute(query, wanted.asked)
             for row in rows:
                 yield _logged(tuple(row))
 
 
-def read_log(url: str, window: timedelta, until: datetime | None = None, as_of: datetime | None = None) -> Log:
-    """Read a log to judge policies by.
+def read_log(
+    url: str,
+    window: timedelta,
+    until: datetime | None = None,
+    as_of: datetime | None = None,
+    most: int | None = None,
+) -> Log:
+    """Read a log to judge policies by; where it holds more than `most` decisions, those of some customers.
 
     Raises
     ------
     LogUnusable: it has no decision, a propensity is not in (0, 1], or nothing was left to chance.
     """
-    data = read_dataset(url, window, until, as_of=as_of, which=DECIDED)
+    data = read_dataset(url, window, until, as_of=as_of, which=DECIDED, most=most)
     if (data.propensity == 1).all():
         raise LogUnusable(
             "every propensity of the log is 1: it holds what one policy did for certain and cannot judge another; "
@@ -420,8 +426,11 @@ class _Orders:
     def __init__(self, log: Log) -> None:
         self._data, self._window = log.data, log.window / timedelta(hours=1)
         self._found: dict[str, list[tuple[float, float | None]]] = {}
+        known = set(log.data.customer.tolist())
         with asking(log.url) as connection:
             for key, moment, kind, value in connection.execution_options(yield_per=_CHUNK).execute(text(_ORDERS)):
+                if key not in known:
+                    continue
                 sign = -1 if kind == "return" else 1
                 entry = (moment / 3.6e9, None if value is None else sign * value / 1e6)
                 self._found.setdefault(str(key), []).append(entry)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from tqdm import tqdm
 from models.bundle import Bundle, load_bundle
 from models.errors import LogUnusable
 from models.rules import Rules, read_rules
+from training.bounds import Bounds
 from training.evaluate import evaluate_policies, metrics_of, table
-from training.gate import Bounds, Contest, Gate, run_gate, transcript
+from training.gate import Contest, Gate, run_gate, transcript
 from training.registry import CHALLENGER, CHAMPION, MlflowRegistry, Registered, Report
 from training.targets import LOGGED, Target, make_target
 
@@ -97,6 +98,7 @@ def evaluate_command(options: argparse.Namespace) -> str:
             as_of=options.as_of,
             folds=options.folds,
             seed=options.seed,
+            most=options.most_decisions,
             say=bar.say,
             progress=bar.progress,
         )
@@ -176,6 +178,7 @@ def _judge(
         as_of=options.as_of,
         folds=options.folds,
         seed=options.seed,
+        most=options.most_decisions,
     )
     try:
         with show_bar("judge") as bar:
@@ -187,14 +190,7 @@ def _judge(
 
 
 def _bounds_of(options: argparse.Namespace) -> Bounds:
-    return Bounds(
-        margin=options.margin,
-        unseen=options.unseen,
-        calibration_error=options.calibration_error,
-        unsubscribe_ratio=options.unsubscribe_ratio,
-        cost_ratio=options.cost_ratio,
-        milliseconds=options.milliseconds,
-    )
+    return Bounds(**{field.name: getattr(options, field.name) for field in fields(Bounds)})
 
 
 def _record(

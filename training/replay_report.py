@@ -303,6 +303,7 @@ def _judge(
                 as_of=options.as_of,
                 folds=options.folds,
                 seed=options.seed,
+                most=options.most_decisions,
                 say=bar.say,
                 progress=bar.progress,
             )

@@ -17,10 +17,11 @@ from tests.training.judged_logs import write_random
 from tests.training.test_evaluate import overlap
 from training import gate
 from training.__main__ import main
+from training.bounds import Bounds
 from training.dataset import read_dataset
 from training.evaluate import NOT_ENOUGH, Verdict
 from training.fit import Fitted, fit
-from training.gate import Bounds, Check, Gate, transcript
+from training.gate import Check, Gate, transcript
 from training.grow import Hyperparameters
 from training.increment import Increment
 from training.judged import Log, read_log

@@ -1,12 +1,9 @@
 """The commands about experiments: report, monitor, demo."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from training.options import DEFAULT_RULES, LOG, MLFLOW, moment, number
-
-Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+from training.options import DEFAULT_RULES, LOG, MLFLOW, Command, moment, number
 
 
 def add_commands(command: Command) -> None:

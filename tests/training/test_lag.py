@@ -13,7 +13,17 @@ from models.features import Column
 from models.rhythm import WEEK, Rhythms, RhythmTypes, hours_of_week
 from tests.training.examples import dataset_of
 from training.dataset import Dataset
-from training.lag import exposures, fit_lag, hazards, noticed_by_cell, unroll
+from training.lag import (
+    blocks,
+    exposures,
+    exposures_of,
+    fit_lag,
+    hazards,
+    noticed_by_cell,
+    noticed_in_time,
+    thin,
+    unroll,
+)
 
 FloatArray = NDArray[np.float64]
 MORNING = tuple(3.0 if hour % 24 in range(6, 12) else 1 / 3 for hour in range(WEEK))
@@ -196,3 +206,36 @@ def test_chances_by_cell_add_up_to_that_of_the_sum() -> None:
     found = np.bincount(cells.send, noticed_by_cell(cells, hazard))
 
     np.testing.assert_allclose(found, 1 - np.exp(-np.bincount(cells.send, hazard)), rtol=1e-9)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells and exposures of sends that are unrolled a few at a time are those of all at once."""
+    data = simulated()
+    used = np.arange(SENDS) % 3 > 0
+    whole = unroll(data, used, RHYTHMS)
+    total = exposures(whole, {"push": PLANTED}, data)
+    monkeypatch.setattr("training.lag.BLOCK", 500)
+
+    parts = [unroll(data, block, RHYTHMS) for block in blocks(used)]
+
+    assert len(parts) == SENDS // 500
+    for name in ("send", "age", "hour", "log_rhythm", "weight", "is_noticed"):
+        np.testing.assert_allclose(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
+    np.testing.assert_allclose(exposures_of(data, used, RHYTHMS, {"push": PLANTED}), total)
+    np.testing.assert_array_equal(
+        noticed_in_time(data, used), np.bincount(whole.send, whole.is_noticed, minlength=SENDS)
+    )
+
+
+def test_no_channel_has_more_sends_than_needed() -> None:
+    """Of a channel with more sends than asked for, evenly some are taken; one with fewer has them all."""
+    channel = np.array(["push"] * 100 + ["sms"] * 10 + ["push"] * 100)
+    used = np.ones(210, dtype=bool)
+    used[:3] = False
+
+    found = thin(channel, used, most=50)
+
+    assert found[channel == "sms"].all()
+    assert np.diff(np.flatnonzero(found & (channel == "push"))[:25]).tolist() == [4] * 24
+    assert (found & (channel == "push")).sum() == 50
+    assert not found[:3].any()

@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-ledger bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean
+.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-ledger bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean evaluate-log
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve models/libwalk.so
@@ -40,9 +40,12 @@ format: $(VENV)/.dev
 ## install: everything, for training and for work on the project itself
 install: $(VENV)/.dev models/libwalk.so
 
-## evaluate-starbucks: the whole loop on the Starbucks log in the folder DATA
-evaluate-starbucks: $(VENV)/.dev
-	$(PY) -m training evaluate-log --log starbucks --data $(DATA)
+## evaluate-log: the whole loop on a real log in the folder DATA; `make evaluate-log LOG=starbucks DATA=...` or `LOG=hillstrom`
+evaluate-log: $(VENV)/.dev models/libwalk.so
+	$(PY) -m training evaluate-log --log $(LOG) --data $(DATA)
+
+evaluate-starbucks: LOG = starbucks
+evaluate-starbucks: evaluate-log
 
 ## demo: an experiment from beginning to end in the simulated retailer, with its report in MLflow; `make demo DEMO=--help`
 demo: $(VENV)/.dev

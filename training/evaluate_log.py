@@ -1,50 +1,32 @@
-"""The whole loop on a real log: import, train, promote, serve, decide over gRPC, report, and judge what was decided.
+"""The whole loop on the Starbucks log: import, train, promote, evaluate, replay, serve, decide over gRPC, report, and judge what was decided.
 
-The waves before the last are imported and learned from. Then a server decides every customer of the last wave, and the value of what
-it chose is estimated from what the log randomised in that wave (SNIPS), beside policies that need no model. The service chooses a
+The waves before the last are imported and learned from. The gate, `evaluate` and `replay` judge by the last wave as it was logged. Then a server decides every customer of the last
+wave, and the value of what it chose is estimated from what the log randomised in that wave (SNIPS), beside policies that need no model. The service chooses a
 channel; the log holds bundles of channels, so a channel stands for the bundles of its lead (see training.logs.starbucks).
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.errors import LogUnusable
 from models.features import NO_SEND
-from service.gen.channelchoice.v1 import channel_choice_service_pb2 as pb
-from service.gen.channelchoice.v1 import channel_choice_service_pb2_grpc as choice_grpc
+from models.rules import read_rules
 from service.gen.channelchoice.v1 import outcome_pb2
-from service.gen.channelchoice.v1 import outcome_service_pb2 as report_pb
-from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grpc
-from service.gen.channelchoice.v1.customer_pb2 import CONSENT_STATE_GRANTED, REACHABILITY_REACHABLE, CustomerRef
-from service.gen.channelchoice.v1.decision_pb2 import DECISION_VIEW_FULL, Decision
-from service.gen.channelchoice.v1.message_pb2 import MESSAGE_CATEGORY_MARKETING, ChannelOption, Content, Message
+from service.gen.channelchoice.v1.decision_pb2 import Decision
 from service.gen.channelchoice.v1.money_pb2 import Money
 from service.store.identity import load_key
-from service.store.store import Store
-from training.dataset import read_dataset
-from training.fit import fit
-from training.grow import Hyperparameters
-from training.journal import customer_hash, write_log
+from training.journal import customer_hash
 from training.logs import starbucks
+from training.loop import CURRENCY, Loop, decide_all, report_all, request_of, say
 from training.margins import MarginModel, fit_margins
 from training.off_policy import Estimate, snips
-from training.registry import MlflowRegistry
-from training.server import serving
 
 FloatArray = NDArray[np.float64]
-_CALLERS = 16
-_REPORT = 500
-_CURRENCY = "USD"
-_MODEL = "starbucks"
 EXCLUDED = ("order_margin",)
 """Features left out of the model: the margin is the caller's, and the imported log has none."""
 
@@ -63,53 +45,49 @@ class Verdict:
 
 
 def evaluate_starbucks(folder: Path, prices: Sequence[float], work: Path, seed: int = 0) -> list[Verdict]:
-    """Run the loop in a work folder and return every policy's value at every price.
+    """Run the loop in a work folder, printing what each step says, and return every policy's value at every price.
 
     Raises
     ------
     LogUnusable: a file of the log is missing, or it cannot teach or judge.
     """
     work.mkdir(parents=True, exist_ok=True)
-    *earlier, last = starbucks.read_waves(folder)
-    database = work / "log.db"
-    key_file = work / "identity.key"
-    url = f"sqlite:///{database}"
-    key = load_key(key_file)
-    store = Store(url)
-    try:
-        total = sum(map(len, earlier))
-        with tqdm(total=total, desc="import", unit=" decisions", disable=None) as bar:
-            identities = [customer_hash(key, str(c)) for c in earlier[0].customer_id]
-            write_log(store, starbucks.logged_decisions(earlier, key, bar.update), identities)
-    finally:
-        store.close()
-    mlflow_uri = f"sqlite:///{work / 'mlflow.db'}"
-    data = read_dataset(url, starbucks.WINDOW, until=last.time, exclude=EXCLUDED, as_of=last.time)
-    hyper = Hyperparameters(seed=seed)
-    fitted = fit(data, hyper, "starbucks waves " + ", ".join(str(w.hour) for w in earlier), _say)
-    registry = MlflowRegistry(mlflow_uri, "starbucks", work / "mlruns")
-    registered = registry.keep(fitted, data, hyper, starbucks.WINDOW, _MODEL)
-    registry.promote(_MODEL, registered.version)
-    _say(
-        f"{registered.bundle_version} is champion; later log loss {fitted.metrics['later.logloss']:.4f}, AUC {fitted.metrics['later.auc']:.3f}"
+    *earlier, last = waves = starbucks.read_waves(folder)
+    rules = read_rules(starbucks.rules_path())
+    loop = Loop(
+        name="starbucks",
+        work=work,
+        rules=starbucks.rules_path(),
+        window=starbucks.WINDOW,
+        since=last.time,
+        seed=seed,
     )
+    key = load_key(loop.key_file)
+    identities = [customer_hash(key, str(c)) for c in last.customer_id]
+    with tqdm(total=sum(map(len, earlier)), desc="import", unit=" decisions", disable=None) as bar:
+        url = loop.write("log", identities, starbucks.logged_decisions(earlier, key, bar.update))
+    registered = loop.train(url, "waves " + ", ".join(str(w.hour) for w in earlier), EXCLUDED)
     margins = _fit_margins(earlier, seed)
-    _say(f"margin of a caused order: kappa {margins.kappa:.2f}")
-    margin = margins.predict(last.features)
+    say(f"margin of a caused order: kappa {margins.kappa:.2f}")
+    said = [margins.predict(wave.features) for wave in waves]
+    paid = next(price.price for price in rules.prices if price.channel == "social")
+    with tqdm(total=sum(map(len, waves)), desc="import to judge by", unit=" decisions", disable=None) as bar:
+        told = starbucks.logged_decisions(waves, key, bar.update, said, paid)
+        judged = loop.write("judged", identities, told)
+    alias = loop.promote(registered, judged)
+    policies = (rules.policy.name, "rule_cascade")
+    loop.evaluate(judged, policies, [registered])
+    loop.replay(judged, ("logged", *policies), [registered])
     verdicts: list[Verdict] = []
     for price in prices:
-        copy = work / f"price-{price:g}.db"
-        _copy_database(database, copy)
-        with _server(work, copy, key_file, mlflow_uri) as address:
-            decisions = _decide_all(address, last, margin, price)
+        copy = f"price-{price:g}"
+        _copy_database(work / "log.db", work / f"{copy}.db")
+        with loop.serve(loop.url(copy), alias) as address:
+            decisions = _decide_all(address, last, said[-1], price)
             matched = _report_matching(address, last, decisions)
-        _say(f"price {price:g}: {len(decisions)} decided, outcomes of {matched} matching logged actions reported")
+        say(f"price {price:g}: {len(decisions)} decided, outcomes of {matched} matching logged actions reported")
         verdicts.extend(judge(last, decisions, price))
     return verdicts
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _fit_margins(waves: Sequence[starbucks.Wave], seed: int) -> MarginModel:
@@ -129,59 +107,20 @@ def _copy_database(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-@contextmanager
-def _server(work: Path, database: Path, key_file: Path, mlflow_uri: str) -> Iterator[str]:
-    """Serve the champion from a database, yield the address, and stop."""
-    options = ["--database-url", f"sqlite:///{database}", "--identity-key-file", str(key_file)]
-    options += ["--rules-file", str(starbucks.rules_path()), "--mlflow-uri", mlflow_uri]
-    with serving([*options, "--bundle", f"models:/{_MODEL}@champion"], work / "service.log") as address:
-        yield address
-
-
-def _request(wave: starbucks.Wave, row: int, margin: float, price: float) -> pb.ChooseChannelRequest:
-    customer = CustomerRef(customer_id=str(wave.customer_id[row]))
-    for name, value in wave.features[row].items():
-        if isinstance(value, str):
-            customer.features[name].text = value
-        else:
-            customer.features[name].number = float(value)
-    request = pb.ChooseChannelRequest(
-        request_id=f"evaluate-{wave.hour}-{wave.customer_id[row]}",
-        customer=customer,
-        message=Message(
-            campaign="offers",
-            kind="offer",
-            category=MESSAGE_CATEGORY_MARKETING,
-            order_margin=Money(micros=round(margin * 1e6), currency=_CURRENCY),
-            content=Content(length_characters=100),
-        ),
-        view=DECISION_VIEW_FULL,
-    )
-    request.message.earliest_time.FromDatetime(wave.time)
-    request.message.expire_time.FromDatetime(wave.time + starbucks.WINDOW)
-    for key in starbucks.CHANNELS:
-        option = ChannelOption(channel=key, reachability=REACHABILITY_REACHABLE, consent=CONSENT_STATE_GRANTED)
-        if key == "social":
-            option.price_override.CopyFrom(Money(micros=round(price * 1e6), currency=_CURRENCY))
-        request.channels.append(option)
-    return request
-
-
 def _decide_all(address: str, wave: starbucks.Wave, margin: FloatArray, price: float) -> list[Decision]:
     """Send every customer through ChooseChannel; decisions come in the customers' order."""
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(_CALLERS) as callers:
-        stub = choice_grpc.ChannelChoiceServiceStub(channel)
-
-        def decide(row: int) -> Decision:
-            answer = stub.ChooseChannel(_request(wave, row, float(margin[row]), price), timeout=60, wait_for_ready=True)
-            return answer.decision
-
-        rows = range(len(wave))
-        return list(
-            tqdm(
-                callers.map(decide, rows), total=len(wave), desc=f"decide, price {price:g}", unit=" calls", disable=None
-            )
+    requests = [
+        request_of(
+            f"evaluate-{wave.hour}-{wave.customer_id[row]}",
+            str(wave.customer_id[row]),
+            wave.features[row],
+            starbucks.message(wave.time, round(float(margin[row]) * 1e6)),
+            starbucks.CHANNELS,
+            {"social": round(price * 1e6)},
         )
+        for row in range(len(wave))
+    ]
+    return decide_all(address, requests, f"decide, price {price:g}")
 
 
 def _report_matching(address: str, wave: starbucks.Wave, decisions: Sequence[Decision]) -> int:
@@ -201,16 +140,9 @@ def _report_matching(address: str, wave: starbucks.Wave, decisions: Sequence[Dec
             )
             outcome.occur_time.FromDatetime(logged.occur_time)
             if logged.value_micros is not None:
-                outcome.value.CopyFrom(Money(micros=logged.value_micros, currency=_CURRENCY))
+                outcome.value.CopyFrom(Money(micros=logged.value_micros, currency=CURRENCY))
             outcomes.append(outcome)
-    outcomes.sort(key=lambda outcome: outcome.occur_time.seconds)
-    with grpc.insecure_channel(address) as channel:
-        stub = outcome_grpc.OutcomeServiceStub(channel)
-        for begin in range(0, len(outcomes), _REPORT):
-            request = report_pb.ReportOutcomesRequest(outcomes=outcomes[begin : begin + _REPORT])
-            for result in stub.ReportOutcomes(request, timeout=60).results:
-                if result.status != outcome_pb2.OUTCOME_STATUS_ACCEPTED:
-                    raise LogUnusable(f"outcome {result.event_id} was not accepted: {result}")
+    report_all(address, outcomes)
     return matched
 
 

@@ -137,8 +137,10 @@ def _add_gate(command: Command) -> None:
 
 
 def _add_evaluate_log(command: Command) -> None:
-    on_a_real_log = command("evaluate-log", _evaluate_log, "import, train, promote, serve and judge on a real log")
-    on_a_real_log.add_argument("--log", required=True, choices=["starbucks"], help="which log")
+    on_a_real_log = command(
+        "evaluate-log", _evaluate_log, "import, train, promote, evaluate, replay, serve and judge on a real log"
+    )
+    on_a_real_log.add_argument("--log", required=True, choices=["starbucks", "hillstrom"], help="which log")
     on_a_real_log.add_argument("--data", required=True, type=Path, help="folder that holds its Parquet files")
     on_a_real_log.add_argument(
         "--social-price",
@@ -146,11 +148,9 @@ def _add_evaluate_log(command: Command) -> None:
         type=number(float, 0),
         default=[0.0, 2.0, 4.0],
         metavar="USD",
-        help="prices (default: 0 2 4)",
+        help="with starbucks: prices of a social send to serve at (default: 0 2 4)",
     )
-    on_a_real_log.add_argument(
-        "--work", type=Path, default=Path("var/evaluate-starbucks"), help="folder for what is made"
-    )
+    on_a_real_log.add_argument("--work", type=Path, help="folder for what is made (default: var/evaluate-LOG)")
     on_a_real_log.add_argument("--seed", type=number(int, 0), default=0)
 
 
@@ -202,9 +202,15 @@ def _rollback(options: argparse.Namespace) -> None:
 
 
 def _evaluate_log(options: argparse.Namespace) -> None:
+    work = options.work or Path(f"var/evaluate-{options.log}")
+    if options.log == "hillstrom":
+        from training import evaluate_hillstrom
+
+        print(evaluate_hillstrom.table(evaluate_hillstrom.evaluate_hillstrom(options.data, work, options.seed)))
+        return
     from training.evaluate_log import evaluate_starbucks, table
 
-    print(table(evaluate_starbucks(options.data, options.social_price, options.work, options.seed)))
+    print(table(evaluate_starbucks(options.data, options.social_price, work, options.seed)))
 
 
 def _plan(options: argparse.Namespace) -> None:

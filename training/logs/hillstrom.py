@@ -1,15 +1,17 @@
 """The Hillstrom log: a real e-mail test of a retailer in 2008, one third each of men's e-mail, women's e-mail and none.
 
 The two e-mails are imported as two channels, since which e-mail was sent is what was randomised. The log has no dates: all decisions
-are put at START, a purchase a day later.
+are put at START, a purchase a day later. Where something is to be judged by customers that it was not trained on, half of them, drawn by
+a hash of their number, are put at LATER instead.
 """
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from models.context import ChannelOption, Content, Context, CustomerState, Message
+from models.context import ChannelOption, Content, Context, CustomerState, FeatureValue, Message
 from models.decide import make_seed
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
@@ -19,6 +21,8 @@ from training.journal import LoggedDecision, LoggedOutcome, customer_hash, custo
 from training.logs.parquet import known_features, read_table
 
 START = datetime(2008, 3, 20, 12, tzinfo=UTC)
+WINDOW = timedelta(days=14)
+LATER = START + WINDOW + timedelta(days=1)
 FEATURES = ("recency", "history_segment", "history", "mens", "womens", "zip_code", "newbie", "channel")
 CHANNELS = {"Mens E-Mail": "mens_email", "Womens E-Mail": "womens_email", "No E-Mail": NO_SEND}
 _FILE = "hillstrom_email_rct.parquet"
@@ -46,55 +50,76 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def is_later(row: Mapping[str, Any]) -> bool:
+    """Tell whether a customer is of the half that others are judged by."""
+    return bool(hashlib.sha256(f"hillstrom-{row['customer_id']}".encode()).digest()[0] % 2)
+
+
 def logged_decisions(
-    rows: list[dict[str, Any]], key: bytes, progress: Callable[[int], object]
+    rows: Iterable[Mapping[str, Any]],
+    key: bytes,
+    progress: Callable[[int], object],
+    moment: datetime = START,
+    margin_micros: int = 0,
 ) -> Iterator[LoggedDecision]:
-    """Yield the log's decisions; `progress` is told of each."""
+    """Yield the log's decisions, all made at one moment; `progress` is told of each. The margin is what a caller would say that an order earns."""
     for row in rows:
         progress(1)
-        yield _logged(row, customer_key(customer_hash(key, str(row["customer_id"]))))
+        person = customer_key(customer_hash(key, str(row["customer_id"])))
+        yield _logged(row, person, message(moment, margin_micros))
 
 
-def _logged(row: dict[str, Any], person: str) -> LoggedDecision:
+def message(moment: datetime, margin_micros: int = 0) -> Message:
+    """Return the message of the test."""
+    return Message(
+        campaign="hillstrom",
+        kind="newsletter",
+        category="marketing",
+        order_margin_micros=margin_micros,
+        earliest_time=moment,
+        expire_time=moment + timedelta(hours=1),
+        content=Content(size=measure_length(100, "gsm7")),
+    )
+
+
+def features_of(row: Mapping[str, Any]) -> dict[str, FeatureValue]:
+    """Return what was known of a customer."""
+    return known_features({name: row[name] for name in FEATURES})
+
+
+def _logged(row: Mapping[str, Any], person: str, sent: Message) -> LoggedDecision:
     request_id = f"hillstrom-{row['customer_id']}"
-    channel = CHANNELS[row["segment"]]
+    channel, moment = CHANNELS[row["segment"]], sent.earliest_time
     context = Context(
-        decision_id=new_decision_id(START, request_id),
+        decision_id=new_decision_id(moment, request_id),
         step=1,
-        decide_time=START,
-        not_before=START,
+        decide_time=moment,
+        not_before=moment,
         customer=CustomerState(key=person, time_zone="UTC", country="US"),
-        message=Message(
-            campaign="hillstrom",
-            kind="newsletter",
-            category="marketing",
-            order_margin_micros=0,
-            earliest_time=START,
-            expire_time=START + timedelta(hours=1),
-            content=Content(size=measure_length(100, "gsm7")),
-        ),
+        message=sent,
         options=tuple(
             ChannelOption(channel=c, is_reachable=True, has_consent=True) for c in CHANNELS.values() if c != NO_SEND
         ),
         seed=make_seed(request_id, 1),
-        features=known_features({name: row[name] for name in FEATURES}),
+        features=features_of(row),
     )
     return LoggedDecision(
         request_id=request_id,
         context=context,
-        action=Action(channel=channel, send_time=None if channel == NO_SEND else START),
+        action=Action(channel=channel, send_time=None if channel == NO_SEND else moment),
         propensity=float(row["propensity"]),
         price_micros=0,
         policy="hillstrom_log",
-        outcomes=_outcomes(row),
+        outcomes=outcomes_of(row, moment),
     )
 
 
-def _outcomes(row: dict[str, Any]) -> tuple[LoggedOutcome, ...]:
+def outcomes_of(row: Mapping[str, Any], moment: datetime) -> tuple[LoggedOutcome, ...]:
+    """Return what followed a row of the log that was decided at a moment."""
     found: list[LoggedOutcome] = []
     if row["visit"]:
-        found.append(LoggedOutcome(type="visit", occur_time=START + timedelta(hours=12)))
+        found.append(LoggedOutcome(type="visit", occur_time=moment + timedelta(hours=12)))
     if row["conversion"]:
         value = round(float(row["spend"]) * 1e6)
-        found.append(LoggedOutcome(type="order", occur_time=START + timedelta(days=1), value_micros=value))
+        found.append(LoggedOutcome(type="order", occur_time=moment + timedelta(days=1), value_micros=value))
     return tuple(found)

@@ -159,23 +159,35 @@ def _first_within(hours: list[int], start: int) -> float:
     return max(within[0], _SAME_HOUR) if within else float("nan")
 
 
-def logged_decisions(waves: Sequence[Wave], key: bytes, progress: Callable[[int], object]) -> Iterator[LoggedDecision]:
-    """Yield the log's decisions in order of time; `progress` is told of each."""
+def logged_decisions(
+    waves: Sequence[Wave],
+    key: bytes,
+    progress: Callable[[int], object],
+    margins: Sequence[FloatArray] | None = None,
+    price_micros: int = 0,
+) -> Iterator[LoggedDecision]:
+    """Yield the log's decisions in order of time; `progress` is told of each.
+
+    Parameters
+    ----------
+    margins : what a caller would say that an order earns, in USD, of each customer at each of these waves; by default nobody says.
+    price_micros : of a send through social.
+    """
     rules = read_rules(rules_path())
     memories: dict[str, Memory] = {}
-    for wave in sorted(waves, key=lambda w: w.hour):
+    said = [np.zeros(len(wave)) for wave in waves] if margins is None else margins
+    for wave, margin in sorted(zip(waves, said, strict=True), key=lambda pair: pair[0].hour):
         for row in range(len(wave)):
             person = customer_key(customer_hash(key, str(wave.customer_id[row])))
             memory = memories.setdefault(person, Memory(rules))
-            logged = _logged(
-                wave, row, memory.fill(CustomerState(key=person, time_zone="UTC", country="US"), wave.time)
-            )
+            customer = memory.fill(CustomerState(key=person, time_zone="UTC", country="US"), wave.time)
+            logged = _logged(wave, row, customer, round(float(margin[row]) * 1e6), price_micros)
             memory.keep(logged)
             progress(1)
             yield logged
 
 
-def _logged(wave: Wave, row: int, customer: CustomerState) -> LoggedDecision:
+def _logged(wave: Wave, row: int, customer: CustomerState, margin_micros: int, price_micros: int) -> LoggedDecision:
     request_id = f"starbucks-{wave.hour}-{wave.customer_id[row]}"
     channel, propensity = str(wave.lead[row]), float(wave.propensity_lead[row])
     if channel == "base":
@@ -187,7 +199,7 @@ def _logged(wave: Wave, row: int, customer: CustomerState) -> LoggedDecision:
         decide_time=wave.time,
         not_before=wave.time,
         customer=customer,
-        message=message(wave.time),
+        message=message(wave.time, margin_micros),
         options=tuple(ChannelOption(channel=c, is_reachable=True, has_consent=True) for c in CHANNELS),
         seed=make_seed(request_id, 1),
         constraints=Constraints(),
@@ -198,19 +210,19 @@ def _logged(wave: Wave, row: int, customer: CustomerState) -> LoggedDecision:
         context=context,
         action=Action(channel=channel, send_time=None if channel == NO_SEND else wave.time),
         propensity=propensity,
-        price_micros=0,
+        price_micros=price_micros if channel == "social" else 0,
         policy="starbucks_log",
         outcomes=outcomes_of(wave, row),
     )
 
 
-def message(moment: datetime) -> Message:
+def message(moment: datetime, margin_micros: int = 0) -> Message:
     """Return the message of a wave; its margin is the caller's matter at decision time and not part of the log."""
     return Message(
         campaign="offers",
         kind="offer",
         category="marketing",
-        order_margin_micros=0,
+        order_margin_micros=margin_micros,
         earliest_time=moment,
         expire_time=moment + WINDOW,
         content=Content(size=measure_length(100, "gsm7")),

@@ -1,7 +1,7 @@
 """The commands `evaluate`, `promote` and `rollback`: from their options to what they print and log."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from models.bundle import Bundle, load_bundle
+from models.bundle import MANIFEST, Bundle, load_bundle
 from models.errors import LogUnusable
 from models.rules import Rules, read_rules
 from training.bounds import Bounds
@@ -57,13 +57,16 @@ def find_bundle(source: str, options: argparse.Namespace) -> Bundle:
     return registry.fetch(registry.find(name, version if slash else None))
 
 
-def _targets(policies: Sequence[str], bundles: Sequence[Bundle], rules: Rules) -> list[Target]:
-    """Return every policy with every bundle; one that needs none, once."""
+def find_targets(options: argparse.Namespace, rules: Rules) -> list[Target]:
+    """Return every policy that the options name with every bundle; one that needs none, once; one that is a bundle is the rules' policy with that one."""
+    bundles = [find_bundle(source, options) for source in options.bundle]
     found: dict[str, Target] = {}
-    for policy in policies:
-        for bundle in [None] if policy == LOGGED or not bundles else bundles:
-            target = make_target(policy, rules, bundle)
-            found[target.name] = target
+    for policy in options.policy:
+        if policy.startswith(_MODELS) or (Path(policy) / MANIFEST).is_file():
+            mine = [make_target(rules.policy.name, rules, find_bundle(policy, options))]
+        else:
+            mine = [make_target(policy, rules, b) for b in ([None] if policy == LOGGED or not bundles else bundles)]
+        found |= {target.name: target for target in mine}
     return list(found.values())
 
 
@@ -85,8 +88,7 @@ def show_bar(what: str) -> Iterator[Bar]:
 def evaluate_command(options: argparse.Namespace) -> str:
     """Judge the policies that the options name, log a run, and return the table."""
     rules = read_rules(options.rules)
-    bundles = [find_bundle(source, options) for source in options.bundle]
-    targets = _targets(options.policy, bundles, rules)
+    targets = find_targets(options, rules)
     with show_bar("evaluate") as bar:
         evaluation = evaluate_policies(
             options.database,

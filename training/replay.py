@@ -32,13 +32,12 @@ from models.context import Contact, Context, Verdict
 from models.decide import Choice, decide, make_seed
 from models.features import NO_SEND, Action
 from models.rules import EVERY, Budget, Rules
+from service.customers import contact_memory
 from training.replay_log import LoggedMessage, LoggedStep, ReplayLog
 from training.response import Expected, Happened, expect, happen
 from training.targets import Target
 
 FloatArray = NDArray[np.float64]
-_MEMORY = timedelta(days=60)
-"""Contacts that began longer ago are forgotten, as the service forgets them."""
 _MOST_DEFERRALS = 20
 _SEEN = ("seen", "opened", "clicked", "unsubscribe", "complaint")
 _REFUSED = ("unsubscribe", "complaint")
@@ -199,6 +198,7 @@ class _Replay:
     ) -> None:
         self._log, self._target, self._response = log, target, response
         self._rules = target.rules or rules
+        self._memory = contact_memory(self._rules)
         self._seed, self._progress = seed, progress
         self._ledger = _Ledger(self._rules)
         self._people: dict[str, _Person] = {}
@@ -380,7 +380,7 @@ class _Replay:
         own = [
             sent.known(now)
             for sent in person.sent
-            if sent.contact.start > now - _MEMORY and not (sent.cancelled is not None and sent.cancelled <= now)
+            if sent.contact.start > now - self._memory and not (sent.cancelled is not None and sent.cancelled <= now)
         ]
         orders = {t for t in first.customer.order_times if t not in person.dropped}
         orders |= {t for t in self._orders(life) if t <= now}

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.bundle import MANIFEST, Bundle
+from models.bundle import Bundle
 from models.errors import LogUnusable
 from models.record import from_micros
 from models.rules import Rules, read_rules
 from service.store.identity import load_keys
 from service.store.store import Store
 from training.evaluate import NOT_ENOUGH, Verdict, evaluate_policies
-from training.judging import find_bundle, open_registry, show_bar
+from training.judging import find_bundle, find_targets, open_registry, show_bar
 from training.off_policy import Estimate
 from training.registry import Report
 from training.replay import Replayed, replay, totals_by_customer
 from training.replay_log import ReplayLog, open_replay_log
-from training.targets import LOGGED, Target, make_target
+from training.targets import Target
 
 FloatArray = NDArray[np.float64]
 _PER = 1000
@@ -219,8 +219,7 @@ def metrics_of(replays: Replays) -> dict[str, float]:
 def replay_command(options: argparse.Namespace) -> str:
     """Replay the policies that the options name, log a run, and return the table."""
     rules = read_rules(options.rules)
-    bundles = [find_bundle(source, options) for source in options.bundle]
-    targets = _targets(options.policy, bundles, rules, options)
+    targets = find_targets(options, rules)
     response = _response(targets, options)
     window = timedelta(hours=options.window_hours)
     with _as_database(options.database, rules) as url:
@@ -254,21 +253,6 @@ def replay_command(options: argparse.Namespace) -> str:
     )
     run_id = open_registry(options, must_exist=False).keep_report("replay " + ", ".join(names.values()), report)
     return f"{text}\n\nrun {run_id} of {options.mlflow}"
-
-
-def _targets(
-    policies: Sequence[str], bundles: Sequence[Bundle], rules: Rules, options: argparse.Namespace
-) -> list[Target]:
-    """Return each policy with each bundle; one that is a bundle is the rules' policy with that one."""
-    found: dict[str, Target] = {}
-    for policy in policies:
-        if policy.startswith("models:/") or (Path(policy) / MANIFEST).is_file():
-            bundle = find_bundle(policy, options)
-            mine = [Target(name=f"{rules.policy.name}, {bundle.version}", rules=rules, bundle=bundle)]
-        else:
-            mine = [make_target(policy, rules, b) for b in ([None] if policy == LOGGED or not bundles else bundles)]
-        found |= {target.name: target for target in mine}
-    return list(found.values())
 
 
 def _response(targets: Sequence[Target], options: argparse.Namespace) -> Bundle:

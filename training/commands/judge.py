@@ -64,8 +64,8 @@ def _add_evaluate(command: Command) -> None:
         "--policy",
         nargs="+",
         default=["logged"],
-        help="logged, the name of a policy (inverse_gap, greedy_floor, thompson, epsilon_greedy, greedy, rule_cascade, most_engaged), or a rules file (.toml); "
-        "several are judged side by side (default: logged)",
+        help="logged, the name of a policy (inverse_gap, greedy_floor, thompson, epsilon_greedy, greedy, rule_cascade, most_engaged), a rules file (.toml), or a bundle "
+        "(a folder, models:/NAME@ALIAS or models:/NAME/VERSION) that the rules' policy is to use; several are judged side by side (default: logged)",
     )
     evaluate.add_argument(
         "--bundle",

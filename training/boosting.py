@@ -5,13 +5,14 @@ Both grow with LightGBM's own parameters from the same rows. A cluster's workers
 rows are sampled by each worker. How many trees are grown is chosen here, from the scores of the later rows tree by tree.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import lightgbm as lgb
 import numpy as np
+from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput, LogUnusable, Violation
@@ -71,11 +72,17 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Grows trees in this process."""
+    """Grows trees in this process, and tells of each."""
+
+    def __init__(self, progress: Callable[[int], object] = lambda _: None) -> None:
+        self._progress = progress
 
     def grow(self, settings: Mapping[str, Any], rows: Rows, trees: int) -> lgb.Booster:
         """Grow so many trees."""
-        return lgb.train(dict(settings), rows.dataset(), num_boost_round=trees)
+        return lgb.train(dict(settings), rows.dataset(), num_boost_round=trees, callbacks=[self._grown])
+
+    def _grown(self, _: CallbackEnv) -> None:
+        self._progress(1)
 
     def choose(self, settings: Mapping[str, Any], rows: Rows, later: Rows, most: int, patience: int) -> Chosen:
         """Grow with early stopping."""
@@ -88,6 +95,7 @@ class LocalEngine:
             valid_sets=[train, later.dataset(train)],
             valid_names=["earlier", "later"],
             callbacks=[
+                self._grown,
                 lgb.early_stopping(patience, verbose=False),
                 lgb.record_evaluation(curves),
             ],
@@ -170,15 +178,15 @@ LOCAL: Engine = LocalEngine()
 
 
 @contextmanager
-def open_engine(name: str, cluster: str | None) -> Iterator[Engine]:
-    """Give the engine of that name; `cluster` is the scheduler's address for dask.
+def open_engine(name: str, cluster: str | None, progress: Callable[[int], object] = lambda _: None) -> Iterator[Engine]:
+    """Give the engine of that name; `cluster` is the scheduler's address for dask, `progress` is told of each tree that is grown here.
 
     Raises
     ------
     LogUnusable: there is no cluster at that address, or Dask is not installed.
     """
     if name == "local":
-        yield LOCAL
+        yield LocalEngine(progress)
         return
     with open_cluster(cluster or "") as client:
         yield DaskEngine(client)

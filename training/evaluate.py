@@ -109,11 +109,11 @@ def evaluate_policies(
     ------
     LogUnusable: the log cannot judge anything; it says what is missing.
     """
+    say("reading the log")
     log = read_log(url, window, until, as_of, most)
     fold = make_folds(log.data, folds, seed)
     notes: list[str] = [] if log.data.sample is None else [log.data.sample.text]
-    say(f"fitting {folds} models on {len(log)} decisions")
-    models = fit_models(log, fold, seed, lambda text: notes.append(text) if text not in notes else None)
+    models = fit_models(log, fold, seed, lambda text: notes.append(text) if text not in notes else None, say)
     say(f"judging {len(log)} decisions")
     found = judge(log, targets, models, fold, rules, since, progress)
     verdicts = tuple(

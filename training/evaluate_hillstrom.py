@@ -71,7 +71,7 @@ def evaluate_hillstrom(folder: Path, work: Path, seed: int = 0) -> list[Verdict]
     rules = read_rules(loop.rules)
     versions, decided = [], {}
     for label, exclude in ((SAME, OF_CUSTOMERS), (PERSONAL, ())):
-        version = loop.train(url, f"what is {label}", exclude)
+        version = loop.train(url, f"half of the customers, {label}", exclude)
         alias = loop.promote(version, url)
         versions.append(version)
         served = loop.url(f"served-{version.version}")

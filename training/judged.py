@@ -166,10 +166,18 @@ def _logged(row: Sequence[object]) -> Logged:
     )
 
 
-def fit_models(log: Log, fold: IntArray, seed: int, progress: Callable[[str], None]) -> list[Bundle]:
+def fit_models(
+    log: Log,
+    fold: IntArray,
+    seed: int,
+    progress: Callable[[str], None],
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Bundle]:
     """Fit a model for each fold on the customers of the others: a funnel where the log can teach one, else the one model."""
     found = []
-    for number in range(int(fold.max()) + 1):
+    count = int(fold.max()) + 1
+    for number in range(count):
+        say(f"fitting model {number + 1} of {count} on {len(log)} decisions")
         part = log.data.take(fold != number)
         check_learnable(part)
         found.append(_fit(part, Hyperparameters(seed=seed + number), f"fold-{number}", progress))

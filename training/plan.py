@@ -172,7 +172,7 @@ def solve(paths: Sequence[Path], budget: float, engine: Mapper[Any, Any]) -> tup
         return _planned(paths, chosen, value, 0.0), chosen
     while totals(high)[0] > budget:
         low, high = high, 2 * high
-    for _ in range(_STEPS):
+    for _ in tqdm(range(_STEPS), desc="find the shadow price", unit=" halvings", disable=None):
         middle = (low + high) / 2
         if totals(middle)[0] > budget:
             low = middle

@@ -150,13 +150,13 @@ HILLSTROM = {
 SEGMENTS = ("Mens E-Mail", "Womens E-Mail", "No E-Mail")
 
 
-def make_hillstrom(customers: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Make the test's rows: men's e-mail brings 0.2 more conversions than none, women's 0.1."""
+def make_hillstrom(customers: int, seed: int = 0, chances: Sequence[float] = (0.4, 0.3, 0.2)) -> list[dict[str, Any]]:
+    """Make the test's rows: P(conversion) after men's e-mail, women's and none is the same for everybody."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for customer in range(customers):
         segment = int(rng.integers(3))
-        bought = rng.random() < (0.4, 0.3, 0.2)[segment]
+        bought = rng.random() < chances[segment]
         rows.append(
             {
                 "customer_id": customer,

@@ -130,6 +130,8 @@ def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
 
 
 def _train(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from training.boosting import open_engine
     from training.doubts import find_doubts
     from training.fit import fit
@@ -148,8 +150,11 @@ def _train(options: argparse.Namespace) -> None:
     metrics: dict[str, float] = {}
     if options.tune_minutes is not None:
         hyper, metrics = _tune(data, hyper, options.tune_minutes)
-    with open_engine(options.engine, options.cluster) as engine:
-        fitted = fit(data, hyper, name, engine=engine)
+    with (
+        tqdm(desc="grow", unit=" trees", disable=None) as bar,
+        open_engine(options.engine, options.cluster, bar.update) as engine,
+    ):
+        fitted = fit(data, hyper, name, bar.write, engine)
     fitted = replace(fitted, metrics=fitted.metrics | metrics)
     registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
     for name, value in fitted.metrics.items():

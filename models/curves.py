@@ -22,17 +22,19 @@ planned further ahead than most, of six hours up to two weeks, and then of a day
 relevance is coarser there, and a step may follow another only a cell later.
 """
 
+import ctypes
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Annotated
+from functools import cache, lru_cache
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from models import compiled
 from models.booster import Booster
 from models.context import Context
 from models.correction import GROUP_EDGES, ORDER_HOURS, Forecast
@@ -56,6 +58,8 @@ _MOST_CLICK = 0.98
 _TINY = 1e-300
 _LEAST_DOUBT = 1e-9
 """What happened had at least this chance, whatever the stage says: interest has weights then too."""
+_FORMAT = 1
+"""Of curves.c's arguments; both files change it together."""
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -529,6 +533,9 @@ class _Reactions:
 
     def along(self, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return worth in a cell and P(no reaction before it) of sends of these channels, noticed with (m, G); both of shape (m, Z, G)."""
+        library = _kernel()
+        if library is not None:
+            return self._along_by_kernel(library, noticed, of)
         here = noticed[:, None, :]
         reacted = self.reacts.take(of, axis=0)
         reacted *= here
@@ -539,6 +546,30 @@ class _Reactions:
         worth = self.worth.take(of, axis=0)
         worth *= here
         return worth, before
+
+    def _along_by_kernel(self, library: Any, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Do the same by curves.c."""
+        nodes, cells = self.reacts.shape[1:]
+        worth, before = np.empty((2, len(of), nodes, cells))
+        where = map(compiled.address, (noticed, of, self.worth, self.reacts, worth, before))
+        library.along(len(of), nodes, cells, *where)
+        return worth, before
+
+
+@cache
+def _kernel() -> Any:
+    """Return curves.c's library, None where it was not compiled."""
+    library = compiled.load("curves", _FORMAT)
+    if library is not None:
+        library.along.argtypes = (*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 6)
+        library.plain.argtypes = (
+            *[ctypes.c_int64] * 3,
+            *[ctypes.c_void_p] * 6,
+            *[ctypes.c_double] * 2,
+            *[ctypes.c_void_p] * 2,
+        )
+        library.along.restype = library.plain.restype = None
+    return library
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -723,25 +754,17 @@ def plain_curves(
     hours = np.array([s for _, s in sends])
     grid = _Grid.of(context, hours, ())
     start = grid.cells_of(hours)
-    age = grid.begin - grid.begin[start][:, None]
-    lag = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / np.maximum(wait_hours, 0.5)[:, None]), 0.0)
-    lag *= np.diff(grid.begin, append=grid.hours)
-    lag = lag / lag.sum(axis=1, keepdims=True)
+    lags, row = _plain_lags(grid, start, wait_hours)
     spread = math.sqrt(1 + 0.346 * _PLAIN_INTEREST**2)
-    chance = np.clip(uplift, 1e-9, 0.98)
+    chance = np.minimum(np.maximum(uplift, 1e-9), 0.98)
     q = _logistic(spread * np.log(chance / (1 - chance))[:, None] + _PLAIN_INTEREST * _NODES)
     q = q * (chance / (q @ _NODE_WEIGHTS))[:, None]
     q = np.where((uplift > 0)[:, None], np.minimum(q, 1.0), 0.0)
-    click = q[:, :, None] * lag[:, None, :]
-    left = p_unsubscribe[:, None, None] * lag[:, None, :] * (1 - q)[:, :, None]
-    reacted = np.minimum(np.cumsum(click + left, axis=2), 1.0)
-    before = np.ones_like(reacted)
-    before[:, :, 1:] = 1 - reacted[:, :, :-1]
-    exact = np.where((uplift > 0)[:, None, None], click, lag[:, None, :] * np.minimum(uplift, 0.0)[:, None, None])
+    worth, before = _plain_reactions(lags, row, q, uplift, p_unsubscribe, margin_micros, harm_micros)
     return Curves(
         channel=tuple(c for c, _ in sends),
         start=start,
-        worth=_NODE_WEIGHTS[None, :, None] * (exact * margin_micros - harm_micros * left),
+        worth=worth,
         before=before,
         weights=_NODE_WEIGHTS,
         pending_worth=np.zeros((len(_NODES), len(grid.begin))),
@@ -753,3 +776,49 @@ def plain_curves(
         p_organic=0.0,
         begin=grid.begin,
     )
+
+
+def _plain_lags(grid: _Grid, start: IntArray, wait_hours: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return shares of the reactions by cell, one row for sends that begin and wait alike, and the row of each send, shape (m,)."""
+    place: dict[tuple[int, float], int] = {}
+    row = [place.setdefault(pair, len(place)) for pair in zip(start.tolist(), wait_hours.tolist(), strict=True)]
+    begins, waits = grid.begin[[cell for cell, _ in place]], np.array([wait for _, wait in place])
+    age = grid.begin - begins[:, None]
+    lags = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / np.maximum(waits, 0.5)[:, None]), 0.0)
+    lags *= np.append(grid.begin[1:], grid.hours) - grid.begin
+    found: FloatArray = lags / lags.sum(axis=1, keepdims=True)
+    return found, np.array(row, dtype=np.intp)
+
+
+def _plain_reactions(
+    lags: FloatArray,
+    row: IntArray,
+    click: FloatArray,
+    uplift: FloatArray,
+    p_unsubscribe: FloatArray,
+    margin: float,
+    harm: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return worth in a cell and P(no reaction before it), both of shape (m, Z, G), of sends clicked with P(click), shape (m, Z)."""
+    library = _kernel()
+    if library is None:
+        return plain_by_numpy(lags[row], click, uplift, p_unsubscribe, margin, harm)
+    m, nodes = click.shape
+    worth, before = np.empty((2, m, nodes, lags.shape[1]))
+    told = (row, lags, click, uplift, p_unsubscribe, _NODE_WEIGHTS)
+    results = map(compiled.address, (worth, before))
+    library.plain(m, nodes, lags.shape[1], *map(compiled.address, told), margin, harm, *results)
+    return worth, before
+
+
+def plain_by_numpy(
+    lag: FloatArray, q: FloatArray, uplift: FloatArray, p_unsubscribe: FloatArray, margin: float, harm: float
+) -> tuple[FloatArray, FloatArray]:
+    """Do what curves.c does; the reference, and what serves where that was not compiled. `lag` is of shape (m, G)."""
+    click = q[:, :, None] * lag[:, None, :]
+    left = p_unsubscribe[:, None, None] * lag[:, None, :] * (1 - q)[:, :, None]
+    reacted = np.minimum(np.cumsum(click + left, axis=2), 1.0)
+    before = np.ones_like(reacted)
+    before[:, :, 1:] = 1 - reacted[:, :, :-1]
+    exact = np.where((uplift > 0)[:, None, None], click, lag[:, None, :] * np.minimum(uplift, 0.0)[:, None, None])
+    return _NODE_WEIGHTS[None, :, None] * (exact * margin - harm * left), before

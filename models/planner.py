@@ -8,24 +8,49 @@ both of send a as if alone (models.curves), a set of sends A is worth
 
 because given the node the sends are independent up to the first reaction, which ends the message. So waiting has its price (relevance is lost)
 and its worth (who reacts is not paid for, who noticed and did nothing is known to care less), and the best wait is that of the best sequence. What
-was made before enters as one more send without a price. All pairs are looked at, by two products of matrices; for the best pairs of each first
+was made before enters as one more send without a price. All pairs are looked at; for the best pairs of each first
 send, their seconds of different channels, a third send is sought, after the second or between the two: V does not ask for the order.
+
+Prices are taken off where they are paid, N_a = X_a - price at the cell of the start, and sets grow send by send: with E = what was made before
+and P = 1 of the empty set,
+
+    E_{A+c} = E_A B_c + P_A N_c,      P_{A+c} = P_A B_c,      V(A) = sum_{z,g} E_A - sum_{z,g} E_empty.
+
+Answers must not hang on the machine or on who adds up, so the order of the sums is part of the definition:
+
+    V(A + c) = sum_z ( sum_g E_A B_c + sum_g P_A N_c ) - sum_z sum_g E_empty,
+
+each sum from its first term on, one after another. models/plan.c does all of it in that order. Where it is not compiled, products of matrices, which
+add up in an order of their own, tell which sends can be best, and only those are added up in that order, so that both find the same to the bit.
 """
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import compiled
 from models.curves import Curves
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
+BoolArray = NDArray[np.bool_]
 LOOK_AHEAD = 3
 PAIRS = 2
 """Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
+_FORMAT = 1
+"""Of plan.c's arguments; both files change it together."""
+_MOST_PAIRS = 8
+"""That plan.c has room for."""
+_NEAR = 1e-9
+"""Sums of the same in another order differ by less than this part of what is added up."""
+_TOGETHER = 2048
+"""Sums that are added up at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,82 +91,220 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
     `is_strict` says that paid sends wait for free ones: one may be step d + 1 only if at most d free channels are eligible.
     """
     m = len(curves.channel)
-    nothing = np.full(m, -1, dtype=np.intp)
     if m == 0:
-        empty = np.zeros(0)
+        empty, nothing = np.zeros(0), np.zeros(0, dtype=np.intp)
         return CascadeValues(alone=empty, pair=empty, value=empty, second=nothing, third=nothing)
-    before = curves.before.reshape(m, -1)
-    net = _net_worth(curves, prices)
-    pending = curves.pending_worth.ravel()
-    has_pending = bool(pending.any())
-    alone = net.sum(axis=1)
-    if has_pending:
-        alone = alone + before @ pending - pending.sum()
-    if steps_left < 2:
-        return CascadeValues(alone=alone, pair=alone, value=alone, second=nothing, third=nothing)
     number = {name: i for i, name in enumerate(dict.fromkeys(curves.channel))}
-    channel = np.array([number[name] for name in curves.channel])
+    channel = np.array([number[name] for name in curves.channel], dtype=np.intp)
     free = len(set(channel[~prices.is_paid].tolist()))
-    apart = channel[:, None] != channel
-    may_follow = apart & (curves.start >= prices.ready[:, None])
-    cross = net @ before.T
-    pair = cross + cross.T
-    if has_pending:
-        pair += (before * pending) @ before.T - pending.sum()
-    may_be_second = may_follow & ~prices.is_paid if is_strict and free > 1 else may_follow
-    may_be_third = may_follow & ~prices.is_paid if is_strict and free > 2 else may_follow
-    pair = np.where(may_be_second, pair, _NEVER)
-    rows = np.arange(m)
+    case = Case(
+        net=_net_worth(curves, prices),
+        before=curves.before,
+        pending=curves.pending_worth,
+        start=curves.start,
+        ready=prices.ready,
+        channel=channel,
+        channels=len(number),
+        is_paid=prices.is_paid,
+        steps=steps_left,
+        closed_second=is_strict and free > 1,
+        closed_third=is_strict and free > LOOK_AHEAD - 1,
+    )
+    return best_by_kernel(case) or best_by_products(case)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What cascades are to be found among."""
+
+    net: FloatArray
+    """N, shape (m, Z, G)."""
+    before: FloatArray
+    """B, shape (m, Z, G)."""
+    pending: FloatArray
+    """E of the empty set, shape (Z, G)."""
+    start: IntArray
+    ready: IntArray
+    channel: IntArray
+    """Numbers from 0."""
+    channels: int
+    is_paid: BoolArray
+    steps: int
+    closed_second: bool
+    """Whether no paid send may be the second step."""
+    closed_third: bool
+
+    @property
+    def may_follow(self) -> BoolArray:
+        """Return which sends may come after which, but for the order of paid ones, shape (m, m)."""
+        found: BoolArray = (self.channel[:, None] != self.channel) & (self.start >= self.ready[:, None])
+        return found
+
+
+class _Problem(ctypes.Structure):
+    """As plan.c has it."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in ("sends", "nodes", "cells", "steps", "pairs", "closed_second", "closed_third")
+        ),
+        *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "start", "ready", "channel", "is_paid")),
+        *((name, ctypes.c_void_p) for name in ("alone", "pair", "value", "second", "third")),
+    )
+
+
+def best_by_kernel(case: Case) -> CascadeValues | None:
+    """Find the best cascades by plan.c; None where it was not compiled."""
+    library = _kernel()
+    return None if library is None else _best_by(library, case)
+
+
+def _best_by(library: Any, case: Case) -> CascadeValues:
+    m, nodes, cells = case.before.shape
+    floats = [np.ascontiguousarray(array, np.float64) for array in (case.net, case.before, case.pending)]
+    numbers = [np.ascontiguousarray(array, np.int64) for array in (case.start, case.ready, case.channel)]
+    told = (*floats, *numbers, np.ascontiguousarray(case.is_paid, np.bool_))
+    worth, steps = np.empty((3, m)), np.empty((2, m), dtype=np.int64)
+    first, then = compiled.address(worth), compiled.address(steps)
+    results = (first, first + 8 * m, first + 16 * m, then, then + 8 * m)
+    counts = (m, nodes, cells, case.steps, min(PAIRS, case.channels, _MOST_PAIRS))
+    problem = _Problem(*counts, case.closed_second, case.closed_third, *map(compiled.address, told), *results)
+    if library.plan(ctypes.addressof(problem)):
+        raise MemoryError("there is no memory for a plan")
+    return CascadeValues(alone=worth[0], pair=worth[1], value=worth[2], second=steps[0], third=steps[1])
+
+
+@cache
+def _kernel() -> Any:
+    """Return plan.c's library; None where it was not compiled, or so that it does not find the same as the reference to the bit."""
+    library = compiled.load("plan", _FORMAT)
+    if library is None:
+        return None
+    library.plan.argtypes = (ctypes.c_void_p,)
+    case = _trial()
+    return library if _is_same(_best_by(library, case), best_by_products(case)) else None
+
+
+def _is_same(one: CascadeValues, two: CascadeValues) -> bool:
+    return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in CascadeValues.__slots__)
+
+
+def _trial() -> Case:
+    """Return a case by which a kernel is tried when it is loaded: four channels, one of them paid, something pending."""
+    random, (m, nodes, cells) = np.random.default_rng(0), (20, 3, 12)
+    start = np.sort(random.integers(0, 9, m))
+    is_open = np.arange(cells) >= start[:, None, None]
+    chance = np.where(is_open, random.uniform(0, 0.05, (m, nodes, cells)), 0.0)
+    channel = random.integers(0, 4, m)
+    net = chance * random.uniform(-1, 9, (m, 1, 1))
+    net[np.arange(m), :, start] -= np.where(channel == 0, 0.1, 0.0)[:, None]
+    return Case(
+        net=net,
+        before=1.0 - (np.cumsum(chance, axis=2) - chance),
+        pending=random.uniform(0, 0.1, (nodes, cells)),
+        start=start,
+        ready=start + 1,
+        channel=channel,
+        channels=4,
+        is_paid=channel == 0,
+        steps=LOOK_AHEAD,
+        closed_second=False,
+        closed_third=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sets:
+    """E and P of m sets of sends, shapes (m, Z, G)."""
+
+    earned: FloatArray
+    left: FloatArray
+
+    def and_each(self, rows: IntArray, case: Case, sends: IntArray) -> FloatArray:
+        """Return V of the sets in these rows with these sends, added up in order, shape (n,)."""
+        nothing = _in_order(case.pending[None])
+        found = np.empty(len(rows))
+        for begin in range(0, len(rows), _TOGETHER):
+            of, send = rows[begin : begin + _TOGETHER], sends[begin : begin + _TOGETHER]
+            earned, left = self.earned[of] * case.before[send], self.left[of] * case.net[send]
+            found[begin : begin + _TOGETHER] = _in_order(earned, left) - nothing
+        return found
+
+    def best(self, case: Case, may_be: BoolArray) -> tuple[IntArray, FloatArray]:
+        """Return the best send to come with each set of those that `may_be`, shape (m, m), and V with it; -inf where none may be."""
+        m = len(self.earned)
+        earned, left = self.earned.reshape(m, -1), self.left.reshape(m, -1)
+        before, net = case.before.reshape(m, -1), case.net.reshape(m, -1)
+        about = np.where(may_be, earned @ before.T + left @ net.T, _NEVER)
+        size = np.abs(earned).sum(axis=1) + np.abs(left).max(axis=1) * np.abs(net).sum(axis=1).max()
+        greatest = about.max(axis=1)
+        rows, sends = np.nonzero(may_be & (about >= (greatest - _NEAR * size)[:, None]))
+        value = self.and_each(rows, case, sends)
+        best = np.full(m, _NEVER)
+        np.maximum.at(best, rows, value)
+        is_best = value == best[rows]
+        place = np.zeros(m, dtype=np.intp)
+        place[rows[is_best][::-1]] = sends[is_best][::-1]  # the first of equals is written last
+        return place, best
+
+
+def best_by_products(case: Case) -> CascadeValues:
+    """Find the best cascades by products of matrices; the reference of plan.c, and what serves where that was not compiled."""
+    m = len(case.channel)
+    rows, nothing = np.arange(m), np.full(m, -1, dtype=np.intp)
+    empty = _Sets(earned=np.broadcast_to(case.pending, case.net.shape), left=np.ones_like(case.net))
+    alone = empty.and_each(rows, case, rows)
+    if case.steps < 2:
+        return CascadeValues(alone=alone, pair=alone, value=alone, second=nothing, third=nothing)
+    apart, may_follow = case.channel[:, None] != case.channel, case.may_follow
+    may_be_second = may_follow & ~case.is_paid if case.closed_second else may_follow
+    may_be_third = may_follow & ~case.is_paid if case.closed_third else may_follow
+    one = _Sets(earned=case.pending * case.before + case.net, left=case.before)
     value, of_pair, second, third = alone.copy(), alone.copy(), nothing.copy(), nothing.copy()
-    left, last_place = pair, (min(PAIRS, m) if steps_left >= LOOK_AHEAD else 1) - 1
-    for place in range(last_place + 1):
-        then = left.argmax(axis=1)
-        with_second = left[rows, then]
+    left = may_be_second
+    for place in range(PAIRS if case.steps >= LOOK_AHEAD else 1):
+        then, with_second = one.best(case, left)
         if place == 0:
             better = with_second > value
             value[better], of_pair[better], second[better] = with_second[better], with_second[better], then[better]
-        if steps_left >= LOOK_AHEAD:
-            is_after = may_be_third[then] & apart & (with_second > _NEVER)[:, None]
-            is_between = may_be_second & may_be_third.T[then] & (with_second > _NEVER)[:, None]
-            worth = _with_each(net, before, pending if has_pending else None, then)
-            triple = np.where(is_after | is_between, worth, _NEVER)
-            other = triple.argmax(axis=1)
-            with_third = triple[rows, other]
+        if case.steps >= LOOK_AHEAD:
+            is_pair = (with_second > _NEVER)[:, None]
+            is_after = may_be_third[then] & apart & is_pair
+            is_between = may_be_second & may_be_third.T[then] & is_pair
+            before, net = case.before[then], case.net[then]
+            two = _Sets(earned=one.earned * before + one.left * net, left=one.left * before)
+            other, with_third = two.best(case, is_after | is_between)
             is_last = is_after[rows, other]
             middle, last = np.where(is_last, then, other), np.where(is_last, other, then)
-            better = with_third > value
-            value[better], of_pair[better] = with_third[better], pair[rows, middle][better]
-            second[better], third[better] = middle[better], last[better]
-        if place < last_place:
-            left = np.where(apart[then], left, _NEVER)
+            gains = np.flatnonzero(with_third > value)
+            value[gains], of_pair[gains] = with_third[gains], one.and_each(gains, case, middle[gains])
+            second[gains], third[gains] = middle[gains], last[gains]
+        left = left & apart[then]
     return CascadeValues(alone=alone, pair=of_pair, value=value, second=second, third=third)
 
 
+def _in_order(*terms: FloatArray) -> FloatArray:
+    """Return sums over nodes of sums over cells, of one kind of terms after the other, each added up one after another; shapes (n, Z, G) to (n,)."""
+    by_node = [np.cumsum(of_kind, axis=2)[:, :, -1] for of_kind in terms]
+    found = np.zeros(len(terms[0]))
+    for node in range(terms[0].shape[1]):
+        found += by_node[0][:, node] if len(terms) == 1 else by_node[0][:, node] + by_node[1][:, node]
+    return found
+
+
 def _net_worth(curves: Curves, prices: Prices) -> FloatArray:
-    """Return the worth of each send by node and cell with its price taken off where it is paid, shape (m, Z G).
+    """Return N, the worth of each send by node and cell with its price taken off where it is paid, shape (m, Z, G).
 
     A price is paid by who did not react to anything before, so what an earlier send b leaves of it is B_b(z, start): its place among the cells is the
-    start, and the products with B_b below hold prices as well. B_b is 1 at the start of all sends that are not later than b.
+    start, and products with B_b hold prices as well. B_b is 1 at the start of all sends that are not later than b.
     """
-    m, nodes, cells = curves.before.shape
+    m = len(curves.channel)
     net = curves.worth * curves.pending_before
     net[np.arange(m), :, curves.start] -= (
         prices.micros[:, None] * curves.weights * curves.pending_before[:, curves.start].T
     )
-    return net.reshape(m, nodes * cells)
-
-
-def _with_each(net: FloatArray, before: FloatArray, pending: FloatArray | None, then: IntArray) -> FloatArray:
-    """Return the values of each send with its second step, `then`, and with each send as the third, shape (m, m)."""
-    of_then = before[then]
-    earlier = net * of_then
-    earlier += before * net[then]
-    both = np.multiply(before, of_then, out=of_then)
-    if pending is None:
-        return earlier @ before.T + both @ net.T
-    earlier += pending * both
-    found: FloatArray = earlier @ before.T + both @ net.T - pending.sum()
-    return found
+    return net
 
 
 def value_sequence(curves: Curves, prices: Prices, sequence: Sequence[int]) -> float:

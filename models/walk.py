@@ -18,11 +18,12 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models import compiled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -192,17 +193,9 @@ class _Model(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """Load the compiled code; None where it was not built, or for another version of this file.
-
-    It keeps the interpreter's lock: a call is done long before another thread would have been given it, and to ask for it back takes longer.
-    """
-    path = Path(__file__).with_name("libwalk.so")
-    try:
-        loaded = ctypes.PyDLL(str(path))
-        is_ours = loaded.walk_format() == _FORMAT
-    except (OSError, AttributeError):
-        return None
-    if not is_ours:
+    """Load the compiled code; None where it was not built, or for another version of this file."""
+    loaded = compiled.load("walk", _FORMAT)
+    if loaded is None:
         return None
     loaded.walk.argtypes = (
         *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64),

@@ -1,0 +1,144 @@
+"""The compiled kernels, held against the Python beside them: they find the same to the bit, and are not missed where they are not there."""
+
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models import compiled, curves, planner
+from models.curves import Curves, plain_curves
+from models.planner import CascadeValues, Prices, value_cascades
+from tests.benchmarks.planning import CHANNELS, NOW, PRICES, make_context, make_funnel
+from tests.unit.test_planner import some_cases
+
+FloatArray = NDArray[np.float64]
+NAMES = ("alone", "pair", "value", "second", "third")
+
+
+def both(
+    case: tuple[Curves, Prices], steps: int = 3, *, is_strict: bool = False
+) -> tuple[CascadeValues, CascadeValues]:
+    compiled_values = value_cascades(*case, steps, is_strict=is_strict)
+    with patch.object(planner, "_kernel", lambda: None):
+        return compiled_values, value_cascades(*case, steps, is_strict=is_strict)
+
+
+def assert_same(found: CascadeValues, expected: CascadeValues) -> None:
+    for name in NAMES:
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
+
+
+def drawn(hours: int, seed: int) -> tuple[Curves, Prices]:
+    """Draw the curves of six channels with sixteen slots each, as a bundle draws them."""
+    now = NOW.timestamp() / 3600
+    starts = [now, *(float(int(now) + i * (hours - 1) // 16) for i in range(1, 16))]
+    sends = [(channel, start) for channel in CHANNELS for start in starts]
+    found = make_funnel(seed).curves(make_context(hours - 0.5, seed), sends, (), 9e8, 3e8)
+    price = np.repeat(PRICES, 16)
+    return found, Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
+
+
+@pytest.mark.parametrize("name", ["walk", "plan", "curves"])
+def test_each_kernel_is_compiled(name: str) -> None:
+    """Tests run with every kernel that has a file."""
+    assert compiled.load(name, 1) is not None
+    assert (Path(compiled.__file__).parent / f"{name}.c").is_file()
+
+
+def test_a_kernel_of_another_version_is_not_used() -> None:
+    """A library that was compiled from another version of its file is as good as none."""
+    assert compiled.load("plan", -1) is None
+    assert compiled.load("nothing-of-that-name", 1) is None
+
+
+@given(case=some_cases(), steps=st.integers(1, 4), is_strict=st.booleans())
+def test_the_compiled_planner_finds_the_same_to_the_bit(
+    case: tuple[Curves, Prices], steps: int, is_strict: bool
+) -> None:
+    """Values and steps of every cascade are those of the reference, whatever is pending, closed or tied."""
+    assert_same(*both(case, steps, is_strict=is_strict))
+
+
+@pytest.mark.parametrize("hours", [48, 72, 150])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_the_compiled_planner_plans_real_curves_to_the_bit(hours: int, seed: int, is_strict: bool) -> None:
+    """Ninety-six sends as a bundle draws them are planned alike."""
+    assert_same(*both(drawn(hours, seed), is_strict=is_strict))
+
+
+def test_of_sends_that_are_worth_the_same_the_first_is_planned() -> None:
+    """Where channels are exactly alike, both take the first of them."""
+    found = drawn(48, 0)[0]
+    first = np.tile(np.arange(16), 6)
+    alike = replace(found, worth=found.worth[first], before=found.before[first], start=found.start[first])
+    same = Prices(micros=np.zeros(96), is_paid=np.zeros(96, dtype=bool), ready=alike.start + 1)
+
+    fast, slow = both((alike, same), 2)
+
+    assert_same(fast, slow)
+    assert fast.second[0] < 32
+    assert fast.value[0] == fast.value[16]
+
+
+def test_bounds_that_do_not_hold_are_not_used() -> None:
+    """Where something happens before a send's start, which no curves draw, the compiled planner still finds the same."""
+    found, prices = drawn(48, 1)
+    early = replace(found, start=np.minimum(found.start + 5, 47))
+
+    assert_same(*both((early, replace(prices, ready=early.start + 1))))
+
+
+def test_a_planner_that_adds_up_otherwise_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library whose results differ from the reference by a bit is not used."""
+    right = planner._best_by
+
+    def wrong(library: object, case: planner.Case) -> CascadeValues:
+        found = right(library, case)
+        return replace(found, value=np.nextafter(found.value, np.inf))
+
+    monkeypatch.setattr(planner, "_best_by", wrong)
+    monkeypatch.setattr(planner, "_kernel", planner._kernel.__wrapped__)
+
+    assert planner._kernel() is None
+
+
+@pytest.mark.parametrize("hours", [30, 72, 150])
+def test_compiled_curves_are_the_same_to_the_bit(hours: int) -> None:
+    """Worth and chances of no reaction are those that numpy gives."""
+    fast = drawn(hours, 3)[0]
+    with patch.object(curves, "_kernel", lambda: None):
+        slow = drawn(hours, 3)[0]
+
+    assert fast.worth.tobytes() == slow.worth.tobytes()
+    assert fast.before.tobytes() == slow.before.tobytes()
+
+
+@given(
+    uplift=st.lists(st.floats(-0.3, 0.9), min_size=1, max_size=12),
+    waits=st.lists(st.sampled_from([0.25, 2.0, 24.0, 60.0]), min_size=12, max_size=12),
+    after=st.lists(st.floats(0, 47), min_size=12, max_size=12),
+    leaving=st.floats(0, 0.5),
+)
+def test_compiled_plain_curves_are_the_same_to_the_bit(
+    uplift: list[float], waits: list[float], after: list[float], leaving: float
+) -> None:
+    """So are those of a model that knows the uplift alone, negative ones and impossible ones too."""
+    m, now = len(uplift), NOW.timestamp() / 3600
+    sends = [(CHANNELS[i % 6], now + after[i]) for i in range(m)]
+
+    def draw() -> Curves:
+        rates, lags = np.full(m, leaving), np.array(waits[:m])
+        return plain_curves(make_context(48.0), sends, np.array(uplift), rates, lags, 9e8, 3e8)
+
+    fast = draw()
+    with patch.object(curves, "_kernel", lambda: None):
+        slow = draw()
+
+    assert fast.worth.tobytes() == slow.worth.tobytes()
+    assert fast.before.tobytes() == slow.before.tobytes()

@@ -23,6 +23,7 @@ from models.features import NO_SEND, Action
 from models.rules import Rules
 
 FloatArray = NDArray[np.float64]
+_NO_SEND = Action(channel=NO_SEND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,8 @@ class ActionTable:
 
     def keep(self, mask: NDArray[np.bool_]) -> "ActionTable":
         """Return the table of the actions for which the mask, shape (n,), is true."""
+        if mask.all():
+            return self
         arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
         actions = tuple(action for action, kept in zip(self.actions, mask, strict=True) if kept)
         sends = np.array([action.send_time is not None for action in self.actions], dtype=bool)
@@ -87,7 +90,7 @@ _ARRAYS = (
 def list_actions(eligible: Sequence[EligibleChannel]) -> tuple[Action, ...]:
     """Return no send and then every eligible channel with each of its slots."""
     sends = [Action(channel=c.channel, send_time=slot.start) for c in eligible for slot in c.slots]
-    return (Action(channel=NO_SEND), *sends)
+    return (_NO_SEND, *sends)
 
 
 def value_actions(

@@ -259,19 +259,20 @@ class FunnelModel:
 
         The context's factors multiply what the stages say. A send made before that is not known to have failed has been delivered.
         """
-        names, hours = [channel for channel, _ in sends], np.array([hour for _, hour in sends])
+        names, send_hours = [channel for channel, _ in sends], [hour for _, hour in sends]
+        hours = np.array(send_hours)
         channels = list(dict.fromkeys([*names, *(m.channel for m in made)]))
         place = {channel: i for i, channel in enumerate(channels)}
         of = np.array([place[name] for name in names], dtype=np.intp)
         open_made = [m for m in made if m.noticed_hours is None]
-        grid = _Grid.of(context, hours, open_made)
+        grid = _Grid.of(context, send_hours, open_made)
         stages = self._stages(context, channels)
         alone = stages.attention[:, None] * self._by_hour(context, stages.rows, grid)
         hazard = stages.notice_factor[:, None] * alone
         delivered = np.minimum(stages.delivered * stages.deliver_factor, 1.0)
         keep = self._tables.keep[stages.rows]
         weights, weights_alone = self._weights_of_interest(context, stages, place, made)
-        click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle))
+        click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle()))
         click = self._click(click_score)
         tilt, order = self._tilt(click), _logistic(order_score)
         react = self._reactions(stages, click, order, tilt, weights, margin_micros, harm_micros)
@@ -289,7 +290,7 @@ class FunnelModel:
         clicked, ordered, left = np.einsum("mg,mkg->km", noticed, react.chances[of])
         return Curves(
             channel=tuple(names),
-            start=grid.cells_of(hours),
+            start=grid.cells_of(send_hours),
             worth=worth,
             before=before,
             weights=weights,
@@ -584,25 +585,30 @@ class _Grid:
     hours: int
     begin: IntArray
     """When each cell begins, in hours after the first, shape (G,)."""
-    middle: FloatArray
-    """The middle of what is left of each cell between the first send and the expiry, hours since 1970, shape (G,)."""
+    first: float
+    """When the first send is made, hours since 1970."""
 
     @classmethod
-    def of(cls, context: Context, sends: FloatArray, open_made: Sequence[Made]) -> "_Grid":
+    def of(cls, context: Context, sends: Sequence[float], open_made: Sequence[Made]) -> "_Grid":
         """Return the grid from the first send, or from now where one made before is open, until the last has had its time."""
         now, expire = context.decide_time.timestamp() / 3600, context.message.expire_time.timestamp() / 3600
-        first = now if open_made or not len(sends) else max(float(sends.min()), now)
-        last = max([float(sends.max(initial=first)), *(m.send_hours for m in open_made)])
+        first = now if open_made or not sends else max(min(sends), now)
+        last = max([first, *sends, *(m.send_hours for m in open_made)])
         origin = math.floor(first)
         hours = max(math.ceil(min(expire, last + AGES)) - origin, 1)
-        begin = cell_begins(hours)
-        ends = np.append(begin[1:], hours)
-        middle = origin + (np.maximum(begin, first - origin) + np.minimum(ends, expire - origin)) / 2
-        return cls(now=now, expire=expire, origin=origin, hours=hours, begin=begin, middle=middle)
+        return cls(now=now, expire=expire, origin=origin, hours=hours, begin=cell_begins(hours), first=first)
 
-    def cells_of(self, hours: FloatArray) -> IntArray:
+    def middle(self) -> FloatArray:
+        """Return the middle of what is left of each cell between the first send and the expiry, hours since 1970, shape (G,)."""
+        ends = np.append(self.begin[1:], self.hours)
+        least, most = np.maximum(self.begin, self.first - self.origin), np.minimum(ends, self.expire - self.origin)
+        found: FloatArray = self.origin + (least + most) / 2
+        return found
+
+    def cells_of(self, hours: Sequence[float]) -> IntArray:
         """Return the cell of each of these hours since 1970; the nearest one for those outside."""
-        found = np.clip(np.floor(hours - self.origin).astype(np.intp), 0, self.hours - 1)
+        last = self.hours - 1
+        found = np.array([min(max(math.floor(hour - self.origin), 0), last) for hour in hours], dtype=np.intp)
         return found if self.hours <= _HOURLY else np.searchsorted(self.begin, found, side="right") - 1
 
 
@@ -730,7 +736,8 @@ def made_before(context: Context) -> tuple[Made, ...]:
 
 def sends_of(actions: Sequence[Action]) -> list[tuple[str, float]]:
     """Return the sends among actions as (channel, hours since 1970)."""
-    return [(a.channel, a.send_time.timestamp() / 3600) for a in actions if a.send_time is not None]
+    hours = {moment: moment.timestamp() / 3600 for moment in {a.send_time for a in actions} if moment is not None}
+    return [(a.channel, hours[a.send_time]) for a in actions if a.send_time is not None]
 
 
 PLAIN_KEPT = 0.8
@@ -751,10 +758,10 @@ def plain_curves(
 
     Reactions come with an exponential lag of half the channel's usual wait; interest spreads as in the module's formula, with sigma 1.
     """
-    hours = np.array([s for _, s in sends])
+    hours = [hour for _, hour in sends]
     grid = _Grid.of(context, hours, ())
     start = grid.cells_of(hours)
-    lags, row = _plain_lags(grid, start, wait_hours)
+    lags, row = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
     spread = math.sqrt(1 + 0.346 * _PLAIN_INTEREST**2)
     chance = np.minimum(np.maximum(uplift, 1e-9), 0.98)
     q = _logistic(spread * np.log(chance / (1 - chance))[:, None] + _PLAIN_INTEREST * _NODES)
@@ -778,16 +785,22 @@ def plain_curves(
     )
 
 
-def _plain_lags(grid: _Grid, start: IntArray, wait_hours: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return shares of the reactions by cell, one row for sends that begin and wait alike, and the row of each send, shape (m,)."""
+@lru_cache(maxsize=64)
+def _plain_lags(hours: int, start: tuple[int, ...], wait_hours: tuple[float, ...]) -> tuple[FloatArray, IntArray]:
+    """Return shares of the reactions by cell, one row for sends that begin and wait alike, and the row of each send, shape (m,).
+
+    Customers of a campaign have the same slots, so it is asked the same again and again.
+    """
     place: dict[tuple[int, float], int] = {}
-    row = [place.setdefault(pair, len(place)) for pair in zip(start.tolist(), wait_hours.tolist(), strict=True)]
-    begins, waits = grid.begin[[cell for cell, _ in place]], np.array([wait for _, wait in place])
-    age = grid.begin - begins[:, None]
-    lags = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / np.maximum(waits, 0.5)[:, None]), 0.0)
-    lags *= np.append(grid.begin[1:], grid.hours) - grid.begin
-    found: FloatArray = lags / lags.sum(axis=1, keepdims=True)
-    return found, np.array(row, dtype=np.intp)
+    row = np.array([place.setdefault(pair, len(place)) for pair in zip(start, wait_hours, strict=True)], dtype=np.intp)
+    begin = cell_begins(hours)
+    age = begin - begin[[cell for cell, _ in place]][:, None]
+    waits = np.maximum([wait for _, wait in place], 0.5)
+    lags = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / waits[:, None]), 0.0)
+    lags *= np.diff(begin, append=hours)
+    lags = lags / lags.sum(axis=1, keepdims=True)
+    lags.flags.writeable = row.flags.writeable = False
+    return lags, row
 
 
 def _plain_reactions(

@@ -134,8 +134,10 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     else:
         planned, dear = _without_dear(planned, rules)
         suppressed += dear
-    cascades = None if by_order else best_cascades(context, rules, planned)
-    if cascades is not None:
+    cascades: CascadeValues | None = None
+    if not by_order:
+        planned = replace(planned, curves=_curves(context, rules, planned))
+        cascades = best_cascades(context, rules, planned)
         planned = replace(planned, plan_micros=_plan_micros(planned, cascades))
     waiting = {channel.channel for channel in found.waiting}
     if not degraded:
@@ -216,19 +218,35 @@ def best_cascades(
     context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None
 ) -> CascadeValues:
     """Return what each send of a table, or of those `among` it, is worth with the best that may follow it, under these rules."""
-    is_send = np.array([a.send_time is not None for a in table.actions], dtype=bool)
-    places = np.flatnonzero(is_send if among is None else is_send & among)
-    curves = table.curves or _plain_curves(context, rules, table, places)
-    if table.curves is not None and among is not None:
-        curves = curves.keep(among[is_send])
+    curves = _curves(context, rules, table, among)
+    is_asked = _is_send(table) if among is None else _is_send(table) & among
     least = rules.cascade.least_wait_minutes / 60
     prices = Prices(
-        micros=(table.price_micros * (1 + table.shadow_price))[places],
-        is_paid=table.is_paid[places],
+        micros=(table.price_micros * (1 + table.shadow_price))[is_asked],
+        is_paid=table.is_paid[is_asked],
         ready=curves.ready(max(1, math.ceil(least))),
     )
     left = max_steps(context, rules) - context.step + 1
     return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")
+
+
+def _is_send(table: ActionTable) -> NDArray[np.bool_]:
+    return np.array([a.send_time is not None for a in table.actions], dtype=bool)
+
+
+def _curves(context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None) -> Curves:
+    """Return the curves of the sends of a table, or of those `among` it: the model's, or where it draws none, plain ones."""
+    is_send = _is_send(table)
+    is_asked = is_send if among is None else is_send & among
+    if table.curves is None or (table.curves.forecasts is None and _span(table, is_asked) != _span(table, is_send)):
+        return _plain_curves(context, rules, table, np.flatnonzero(is_asked))
+    return table.curves if among is None else table.curves.keep(among[is_send])
+
+
+def _span(table: ActionTable, mask: NDArray[np.bool_]) -> tuple[datetime, datetime] | None:
+    """Return when the first and the last of these sends are made, on which cells of plain curves hang."""
+    found = [a.send_time for a, is_in in zip(table.actions, mask.tolist(), strict=True) if is_in and a.send_time]
+    return (min(found), max(found)) if found else None
 
 
 def _plain_curves(context: Context, rules: Rules, table: ActionTable, places: NDArray[np.intp]) -> Curves:
@@ -249,7 +267,7 @@ def _plain_curves(context: Context, rules: Rules, table: ActionTable, places: ND
 
 def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:
     found = table.net_micros.copy()
-    found[np.array([a.send_time is not None for a in table.actions], dtype=bool)] = cascades.value
+    found[_is_send(table)] = cascades.value
     return found
 
 
@@ -257,11 +275,16 @@ def _following(table: ActionTable, first: Action, cascades: CascadeValues) -> tu
     if first.send_time is None:
         return ()
     sends = _all_sends(table)
-    return tuple(sends[place] for place in cascades.following(sends.index(first)))
+    return tuple(sends[place] for place in cascades.following(_place(sends, first)))
 
 
 def _all_sends(table: ActionTable) -> list[Action]:
     return [action for action in table.actions if action.send_time is not None]
+
+
+def _place(sends: Sequence[Action], send: Action) -> int:
+    """Return where a send stands among the sends of the table that it is from."""
+    return next(place for place, other in enumerate(sends) if other is send)
 
 
 def _with_worth(
@@ -270,7 +293,7 @@ def _with_worth(
     """Return steps with what the cascade up to each is worth; from where a cap has left a send out, none."""
     if cascades is None or not steps:
         return steps
-    values = cascades.growing(_all_sends(table).index(sends[0]))
+    values = cascades.growing(_place(_all_sends(table), sends[0]))
     worth = dict(zip((s.channel for s in sends), values, strict=True))
     kept = sum(1 for _ in takewhile(lambda pair: pair[0].channel == pair[1].channel, zip(steps, sends, strict=False)))
     return (*(replace(step, plan_micros=worth[step.channel]) for step in steps[:kept]), *steps[kept:])

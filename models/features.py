@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -25,6 +25,8 @@ Kind = Literal["number", "category"]
 NO_SEND = "none"
 CUSTOM_PREFIX = "x."
 _DAY = timedelta(days=1)
+_SOME_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of a send of which only the channel is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,8 @@ class Encoder:
         self._of_context = [(i, f.of_context) for i, f in enumerate(features) if f is not None and f.of_context]
         self._of_channel = [(i, f, f.of_channel) for i, f in enumerate(features) if f is not None and f.of_channel]
         self._of_time = [(i, f.of_time) for i, f in enumerate(features) if f is not None and f.of_time]
+        self._channel_places = [i for i, _, _ in self._of_channel]
+        self._time_places = [i for i, _ in self._of_time]
         self._of_caller = [
             (i, column.name.removeprefix(CUSTOM_PREFIX))
             for i, column in enumerate(self.columns)
@@ -305,14 +309,20 @@ class Encoder:
         facts = Facts.of(context)
         matrix = np.empty((len(actions), len(self.columns)))
         matrix[:] = self._context_row(facts)
-        for places in _places([(action.channel, action.send_time is None) for action in actions]).values():
-            action = actions[places[0]]
-            for index, feature, _ in self._of_channel:
-                matrix[places, index] = self._code(index, _value(feature, facts, action))
-        for moment, places in _places([action.send_time for action in actions]).items():
-            if moment is not None:
-                for index, of_time in self._of_time:
-                    matrix[places, index] = self._code(index, of_time(facts, moment))
+        channels: dict[tuple[str, bool], int] = {}
+        of_channel = [channels.setdefault((a.channel, a.send_time is None), len(channels)) for a in actions]
+        firsts = [Action(channel=channel, send_time=None if is_none else _SOME_TIME) for channel, is_none in channels]
+        rows = [
+            [self._code(i, _value(feature, facts, action)) for i, feature, _ in self._of_channel] for action in firsts
+        ]
+        matrix[:, self._channel_places] = np.array(rows).reshape(len(firsts), -1)[of_channel]
+        moments: dict[datetime | None, int] = {}
+        of_moment = [moments.setdefault(a.send_time, len(moments)) for a in actions]
+        rows = [
+            [math.nan if moment is None else self._code(i, of_time(facts, moment)) for i, of_time in self._of_time]
+            for moment in moments
+        ]
+        matrix[:, self._time_places] = np.array(rows).reshape(len(moments), -1)[of_moment]
         return matrix
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
@@ -340,14 +350,6 @@ class Encoder:
         if self.columns[index].kind == "category":
             return self._codes[index].get(category_name(value), math.nan)
         return math.nan if isinstance(value, str) else float(value)
-
-
-def _places(keys: Sequence[K]) -> dict[K, list[int]]:
-    """Return where each key stands."""
-    found: dict[K, list[int]] = {}
-    for place, key in enumerate(keys):
-        found.setdefault(key, []).append(place)
-    return found
 
 
 def category_name(value: FeatureValue) -> str:

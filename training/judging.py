@@ -65,7 +65,8 @@ def find_targets(options: argparse.Namespace, rules: Rules) -> list[Target]:
         if policy.startswith(_MODELS) or (Path(policy) / MANIFEST).is_file():
             mine = [make_target(rules.policy.name, rules, find_bundle(policy, options))]
         else:
-            mine = [make_target(policy, rules, b) for b in ([None] if policy == LOGGED or not bundles else bundles)]
+            needs_none = policy in (LOGGED, "rule_cascade") or not bundles
+            mine = [make_target(policy, rules, bundle) for bundle in ([None] if needs_none else bundles)]
         found |= {target.name: target for target in mine}
     return list(found.values())
 

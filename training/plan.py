@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.bundle import load_bundle
-from models.context import ChannelOption, Constraints, Context, CustomerState
-from models.decide import Evaluation, evaluate, make_seed
+from models.context import Constraints, Context
+from models.decide import Evaluation, evaluate
 from models.errors import LogUnusable
 from models.features import NO_SEND
 from models.record import from_micros, to_micros
@@ -41,7 +41,7 @@ from service.store.rows import new_decision_id
 from training.boosting import open_cluster
 from training.journal import customer_hash, customer_key
 from training.logs.check import BatchChecker, check_columns
-from training.logs.history import features_of, message_of
+from training.logs.history import context_of, customer_of
 from training.logs.mistakes import Mistakes, Places
 from training.logs.schema import REQUESTS
 
@@ -273,30 +273,10 @@ def _hull_of(context: Context, rules: Rules, bundle: Any) -> tuple[NDArray[np.st
 
 def _context(row: dict[str, Any], rules: Rules) -> Context:
     """Return the context of a message that is not decided yet, of a customer of whom nothing but the row is known; it is one send."""
-    moment = from_micros(row["decide_time"])
-    message = message_of(row, rules)
-    prices = {channel: round(price * 1e6) for channel, price in row.get("prices") or ()}
-    return Context(
-        decision_id=new_decision_id(moment, row["request_id"]),
-        step=1,
-        decide_time=moment,
-        not_before=max(moment, message.earliest_time),
-        customer=CustomerState(
-            key=customer_key(customer_hash(_NO_KEY, row["customer_id"])),
-            time_zone=row.get("time_zone") or rules.time_zone,
-            country=row.get("country") or rules.country,
-        ),
-        message=message,
-        options=tuple(
-            ChannelOption(
-                channel=channel, is_reachable=True, has_consent=True, price_override_micros=prices.get(channel)
-            )
-            for channel in row["eligible"]
-        ),
-        seed=make_seed(row["request_id"], 1),
-        constraints=Constraints(max_steps=1),
-        features=features_of(row),
-    )
+    decision_id = new_decision_id(from_micros(row["decide_time"]), row["request_id"])
+    key = customer_key(customer_hash(_NO_KEY, row["customer_id"]))
+    context = context_of(row, rules, customer_of(row, key, rules), decision_id)
+    return replace(context, constraints=Constraints(max_steps=1))
 
 
 def _split(source: Path, rules: Rules, scratch: Path) -> list[Path]:

@@ -257,9 +257,10 @@ def replay_command(options: argparse.Namespace) -> str:
 
 def _response(targets: Sequence[Target], options: argparse.Namespace) -> Bundle:
     """Return the bundle that says what comes of steps that were not logged: the one named, else the first policy's that has one."""
-    if options.response is not None:
-        return find_bundle(options.response, options)
     found = next((target.bundle for target in targets if target.bundle is not None), None)
+    named = options.response or (options.bundle[0] if options.bundle and found is None else None)
+    if named is not None:
+        return find_bundle(named, options)
     if found is None:
         raise LogUnusable(
             "no bundle says what would come of other sends; name one with --response or --bundle, a folder or models:/NAME@champion"

@@ -6,7 +6,7 @@ Of one moment, decisions are taken in the order of the file. What was known at e
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -121,13 +121,9 @@ class _Maker:
         tried: dict[str, tuple[str, ...]] = {}
         for row in self._rows:
             decision_id = self._decision_id(row)
-            person = CustomerState(
-                key=self._key,
-                time_zone=row.get("time_zone") or self._rules.time_zone,
-                country=row.get("country") or self._rules.country,
-            )
-            state = self._memory.fill(person, from_micros(row["decide_time"]))
-            logged = self._logged(row, decision_id, state, tried.get(decision_id, ()))
+            state = self._memory.fill(customer_of(row, self._key, self._rules), from_micros(row["decide_time"]))
+            context = context_of(row, self._rules, state, decision_id, _step(row))
+            logged = self._logged(row, replace(context, tried=tried.get(decision_id, ())))
             self._memory.keep_contact(logged)
             if logged.action.send_time is not None:
                 tried[decision_id] = tuple(dict.fromkeys((*tried.get(decision_id, ()), logged.action.channel)))
@@ -139,27 +135,8 @@ class _Maker:
         known: str | None = row.get("decision_id")
         return known or self._ids.setdefault(request_id, new_decision_id(from_micros(row["decide_time"]), request_id))
 
-    def _logged(self, row: _Row, decision_id: str, state: CustomerState, tried: tuple[str, ...]) -> LoggedDecision:
-        rules, step, moment = self._rules, _step(row), from_micros(row["decide_time"])
-        prices = {channel: round(price * 1e6) for channel, price in row.get("prices") or ()}
-        message = message_of(row, rules)
-        context = Context(
-            decision_id=decision_id,
-            step=step,
-            decide_time=moment,
-            not_before=max(moment, message.earliest_time) if step == 1 else moment,
-            customer=state,
-            message=message,
-            options=tuple(
-                ChannelOption(
-                    channel=channel, is_reachable=True, has_consent=True, price_override_micros=prices.get(channel)
-                )
-                for channel in row["eligible"]
-            ),
-            seed=make_seed(row["request_id"], step),
-            features=features_of(row),
-            tried=tried,
-        )
+    def _logged(self, row: _Row, context: Context) -> LoggedDecision:
+        rules = self._rules
         channel, price = row["channel"], row.get("price")
         if price is None:
             price = 0 if channel == NO_SEND else send_price(context, rules, context.option(channel)) or 0
@@ -174,6 +151,35 @@ class _Maker:
             outcomes=_outcomes_of(row),
             trainable=bool(row["eligible"]) if trainable is None else trainable,
         )
+
+
+def customer_of(row: _Row, key: str, rules: Rules) -> CustomerState:
+    """Return the customer of a row of decisions, with nothing but what the row says."""
+    return CustomerState(
+        key=key, time_zone=row.get("time_zone") or rules.time_zone, country=row.get("country") or rules.country
+    )
+
+
+def context_of(row: _Row, rules: Rules, customer: CustomerState, decision_id: str, step: int = 1) -> Context:
+    """Return the context of a row of decisions."""
+    moment, message = from_micros(row["decide_time"]), message_of(row, rules)
+    prices = {channel: round(price * 1e6) for channel, price in row.get("prices") or ()}
+    return Context(
+        decision_id=decision_id,
+        step=step,
+        decide_time=moment,
+        not_before=max(moment, message.earliest_time) if step == 1 else moment,
+        customer=customer,
+        message=message,
+        options=tuple(
+            ChannelOption(
+                channel=channel, is_reachable=True, has_consent=True, price_override_micros=prices.get(channel)
+            )
+            for channel in row["eligible"]
+        ),
+        seed=make_seed(row["request_id"], step),
+        features=features_of(row),
+    )
 
 
 def message_of(row: _Row, rules: Rules) -> Message:

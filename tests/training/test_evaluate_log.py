@@ -1,4 +1,4 @@
-"""The whole loop on a log: import, train, promote, serve, decide over gRPC, report, judge. And the judging against known truth."""
+"""The whole loop on a log: import, train, promote, evaluate, replay, serve, decide over gRPC, report, judge. And the judging against known truth."""
 
 import re
 import shutil
@@ -34,9 +34,10 @@ class Loop:
     work: Path
 
     def rows(self) -> dict[tuple[str, str], list[str]]:
-        """The table's cells by price and policy."""
-        found = [[cell.strip() for cell in line.strip("|").split("|")] for line in self.lines if line.startswith("|")]
-        return {(cells[0], cells[1]): cells[2:] for cells in found[2:]}
+        """The last table's cells by price and policy."""
+        begin = next(i for i, line in enumerate(self.lines) if line.startswith("| price of social"))
+        found = [[cell.strip() for cell in line.strip("|").split("|")] for line in self.lines[begin + 2 :]]
+        return {(cells[0], cells[1]): cells[2:] for cells in found}
 
     def value(self, price: str, policy: str) -> tuple[float, float]:
         """Value and half of its interval."""
@@ -78,6 +79,28 @@ def test_loop_prints_a_table_of_every_policy(loop: Loop) -> None:
         assert 50 < int(sample) <= CUSTOMERS
         assert (difference == "") == (policy == "service")
         assert re.fullmatch(r"\d+ %", paid)
+
+
+def test_gate_evaluation_and_replay_are_printed(loop: Loop) -> None:
+    """The gate tells each check by the last wave, and the policies are evaluated and replayed on it, with runs in MLflow."""
+    checks = [line for line in loop.lines if re.match(r"  (pass|FAIL)  ", line)]
+
+    assert [re.split(r"  +", line.strip())[1] for line in checks] == [
+        "decisions not trained on",
+        "overlap of the candidate",
+        "net increment",
+        "unsubscribes",
+        "cost",
+        "calibration error",
+        "time of a decision",
+    ]
+    assert f"decisions not trained on  {CUSTOMERS};" in checks[0]
+    told = [line for line in loop.lines if line.startswith(("starbucks@champion is", "version 1 of starbucks is not"))]
+    assert len(told) == 1
+    assert (told[0].startswith("starbucks@champion")) == all(check.startswith("  pass") for check in checks)
+    assert sum("increment over no send, USD per 1000 messages" in line for line in loop.lines) == 2
+    assert sum(line.startswith("| logged |") for line in loop.lines) == 2
+    assert sum(line.startswith("run ") for line in loop.lines) == 2
 
 
 def test_loop_values_plain_policies_as_planted(loop: Loop) -> None:

@@ -119,7 +119,7 @@ def judge(rows: _Rows, decided: Mapping[str, Sequence[Decision]]) -> list[Verdic
             ("nothing to anybody", NO_SEND),
         )
     }
-    chances["logging policy"] = {name: np.full(len(rows), float((channel == name).mean())) for name in set(channel)}
+    chances["logging policy"] = dict.fromkeys(np.unique(channel).tolist(), propensity)
     estimates = {
         name: snips(spend, propensity, np.select([channel == c for c in of], list(of.values()), 0.0).clip(0.0, 1.0))
         for name, of in chances.items()

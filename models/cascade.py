@@ -119,7 +119,7 @@ def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> list[Cont
 
 
 def _step(number: int, channel: str, not_before: datetime, rules: Rules, table: ActionTable) -> Step:
-    price = next(int(p) for a, p in zip(table.actions, table.price_micros, strict=True) if a.channel == channel)
+    price = int(table.price_micros[next(i for i, a in enumerate(table.actions) if a.channel == channel)])
     return Step(
         step=number, channel=channel, not_before=not_before, wait=rules.channels[channel].wait, price_micros=price
     )

@@ -11,6 +11,8 @@ the edge of its slip window nearest to the other, so the cap holds wherever in i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 from models import local_time
 from models.budget import BudgetState
@@ -64,16 +66,17 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
     """Sort the channels of a request into eligible and suppressed ones."""
     eligible: list[EligibleChannel] = []
     suppressed: list[Suppressed] = []
-    grid = _slot_grid(context, rules)
+    start, timing = max(context.not_before, context.decide_time), rules.timing
+    grid = _Grid(start, context.message.expire_time, timing.horizon_hours, timing.slot_hours)
     caps = _full_caps(context, rules)
     times: dict[object, _Times] = {}
     for option in context.options:
         price = send_price(context, rules, option)
         refusals = _standing_refusals(context, rules, option, price)
         if not refusals:
-            limits = _Limits(context, rules, option.channel, caps)
+            limits = _Limits.of(context, rules, option.channel, caps)
             if limits.key not in times:
-                times[limits.key] = _times(context, rules, limits, grid)
+                times[limits.key] = _times(limits, grid)
             slots = times[limits.key].slots
             if slots:
                 is_paid = rules.channels[option.channel].paid
@@ -157,22 +160,30 @@ def _exhausted(budget: BudgetState, channel: str, price: int) -> Suppressed:
     )
 
 
-def _slot_grid(context: Context, rules: Rules) -> list[datetime]:
-    """Return the moments from which slots are looked for: the earliest one, then whole hours ever further apart up to the horizon.
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Where slots of a message are looked for."""
 
-    The first four steps are of the rules' length, those up to a day twice that, later ones four times: what is near is worth telling
-    apart, what is far only has to be there for later steps of a cascade.
-    """
-    start = max(context.not_before, context.decide_time)
-    end = min(start + timedelta(hours=rules.timing.horizon_hours), context.message.expire_time)
-    step = timedelta(hours=rules.timing.slot_hours)
-    grid = [start]
-    moment = start.replace(minute=0, second=0, microsecond=0) + step
-    while moment < end:
-        grid.append(moment)
-        stretch = 1 if len(grid) <= _FINE_SLOTS else 2 if moment - start < timedelta(days=1) else 4
-        moment += stretch * step
-    return grid
+    start: datetime
+    expire: datetime
+    horizon_hours: float
+    slot_hours: float
+
+    def moments(self) -> list[datetime]:
+        """Return the moments from which slots are looked for: the earliest one, then whole hours ever further apart up to the horizon.
+
+        The first four steps are of the rules' length, those up to a day twice that, later ones four times: what is near is worth telling
+        apart, what is far only has to be there for later steps of a cascade.
+        """
+        end = min(self.start + timedelta(hours=self.horizon_hours), self.expire)
+        step = timedelta(hours=self.slot_hours)
+        found = [self.start]
+        moment = self.start.replace(minute=0, second=0, microsecond=0) + step
+        while moment < end:
+            found.append(moment)
+            stretch = 1 if len(found) <= _FINE_SLOTS else 2 if moment - self.start < timedelta(days=1) else 4
+            moment += stretch * step
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,21 +196,32 @@ class _Times:
     detail: str = ""
 
 
-def _times(context: Context, rules: Rules, limits: "_Limits", grid: Sequence[datetime]) -> _Times:
-    """Look for slots from each moment of the grid."""
-    expire = context.message.expire_time
-    horizon = grid[0] + timedelta(hours=rules.timing.horizon_hours)
-    first, reason, detail = limits.next_allowed(grid[0])
-    if first is None or first >= expire or first > horizon:
+def _times(limits: "_Limits", grid: "_Grid") -> _Times:
+    """Look for slots from each moment of the grid; where no cap can be full, customers of a campaign in one zone have the same."""
+    if limits.is_capped(grid.start):
+        return _look_for_times(limits, grid)
+    return _uncapped_times(limits.zone, limits.quiet, limits.slip, grid)
+
+
+@lru_cache(maxsize=128)
+def _uncapped_times(where: ZoneInfo, quiet: QuietHours | None, slip: timedelta, grid: "_Grid") -> _Times:
+    return _look_for_times(_Limits(where, quiet, slip, [], grid.start), grid)
+
+
+def _look_for_times(limits: "_Limits", grid: "_Grid") -> _Times:
+    horizon = grid.start + timedelta(hours=grid.horizon_hours)
+    moments = grid.moments()
+    first, reason, detail = limits.next_allowed(grid.start)
+    if first is None or first >= grid.expire or first > horizon:
         return _Times(slots=(), first=first, reason=reason, detail=detail)
     starts = [first]
-    for moment in grid[1:]:
+    for moment in moments[1:]:
         if moment <= first:
             continue
         allowed, _, _ = limits.next_allowed(moment)
-        if allowed is not None and allowed < expire and allowed <= horizon and allowed != starts[-1]:
+        if allowed is not None and allowed < grid.expire and allowed <= horizon and allowed != starts[-1]:
             starts.append(allowed)
-    return _Times(slots=tuple(Slot(start=start, end=limits.end_of_slip(start, expire)) for start in starts))
+    return _Times(slots=tuple(Slot(start=start, end=limits.end_of_slip(start, grid.expire)) for start in starts))
 
 
 def _time_refusals(context: Context, channel: str, times: _Times) -> list[Suppressed]:
@@ -224,7 +246,7 @@ def next_allowed_time(
 
     Caps count what is `sent` as if it were among the customer's contacts.
     """
-    return _Limits(context, rules, channel, _full_caps(context, rules, sent)).next_allowed(moment)[0]
+    return _Limits.of(context, rules, channel, _full_caps(context, rules, sent)).next_allowed(moment)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,19 +304,40 @@ def _full_caps(context: Context, rules: Rules, sent: Sequence[Contact] = ()) -> 
 class _Limits:
     """What limits the time of a send through one channel to one customer. Caps that cannot be reached are left out."""
 
-    def __init__(self, context: Context, rules: Rules, channel: str, caps: Sequence[_FullCap]) -> None:
-        self._zone = local_time.zone(context.customer.time_zone)
-        self._slip = rules.channels[channel].slip
-        self._quiet: QuietHours | None = None
-        self._caps = [full for full in caps if full.cap is None or full.cap.counts(channel)]
-        if context.message.category != "transactional":
-            self._quiet = rules.quiet_hours_of(channel)
-        self._decide_time = context.decide_time
+    def __init__(
+        self,
+        where: ZoneInfo,
+        quiet: QuietHours | None,
+        slip: timedelta,
+        caps: Sequence[_FullCap],
+        decide_time: datetime,
+    ) -> None:
+        self.zone = where
+        self.quiet = quiet
+        self.slip = slip
+        self._caps = caps
+        self._decide_time = decide_time
+
+    @classmethod
+    def of(cls, context: Context, rules: Rules, channel: str, caps: Sequence[_FullCap]) -> "_Limits":
+        """Return the limits of a channel, of the request's full caps those that count it."""
+        is_bound = context.message.category != "transactional"
+        return cls(
+            local_time.zone(context.customer.time_zone),
+            rules.quiet_hours_of(channel) if is_bound else None,
+            rules.channels[channel].slip,
+            [full for full in caps if full.cap is None or full.cap.counts(channel)],
+            context.decide_time,
+        )
+
+    def is_capped(self, moment: datetime) -> bool:
+        """Tell whether a cap may be full at that moment or later."""
+        return any(full.full_until > moment for full in self._caps)
 
     @property
     def key(self) -> object:
         """What tells these limits from those of the request's other channels: equal keys allow the same moments."""
-        return self._quiet, self._slip, tuple(full.text for full in self._caps)
+        return self.quiet, self.slip, tuple(full.text for full in self._caps)
 
     def next_allowed(self, moment: datetime) -> tuple[datetime | None, Reason | None, str]:
         """Return the first allowed moment from this one on, and what was first in the way; no moment where there is none."""
@@ -303,16 +346,16 @@ class _Limits:
         while True:
             later: datetime | None = moment
             reason, detail = None, ""
-            if self._quiet is not None:
-                later = local_time.next_loud(moment, self._zone, self._quiet)
+            if self.quiet is not None:
+                later = local_time.next_loud(moment, self.zone, self.quiet)
                 if later != moment:
-                    clock = f"{self._quiet.start:%H:%M}-{self._quiet.end:%H:%M} in {self._zone.key}"
+                    clock = f"{self.quiet.start:%H:%M}-{self.quiet.end:%H:%M} in {self.zone.key}"
                     reason, detail = Reason.QUIET_HOURS, f"quiet hours {clock}"
             if reason is None:
                 for full in self._caps:
                     if full.full_until <= moment:
                         continue
-                    later = _next_under_cap(moment, self._slip, full.limit, full.window, full.counted)
+                    later = _next_under_cap(moment, self.slip, full.limit, full.window, full.counted)
                     if later != moment:
                         reason, detail = full.reason, full.text + self._kept_for(moment, full.window, full.counted)
                         break
@@ -326,7 +369,7 @@ class _Limits:
 
     def _kept_for(self, moment: datetime, window: timedelta, counted: Sequence[Sequence[Contact]]) -> str:
         """Name the decisions whose sends are still to come and take places of a cap around that moment."""
-        begin, end = max(moment - window, self._decide_time), moment + self._slip + window
+        begin, end = max(moment - window, self._decide_time), moment + self.slip + window
         ids = list(dict.fromkeys(c.decision_id for group in counted for c in group if begin <= c.start < end))
         if not ids:
             return ""
@@ -335,9 +378,9 @@ class _Limits:
 
     def end_of_slip(self, start: datetime, expire: datetime) -> datetime:
         """Return until when a send that may start then is still allowed."""
-        end = min(start + self._slip, expire)
-        if self._quiet is not None:
-            end = min(end, local_time.next_quiet(start, self._zone, self._quiet))
+        end = min(start + self.slip, expire)
+        if self.quiet is not None:
+            end = min(end, local_time.next_quiet(start, self.zone, self.quiet))
         return end.astimezone(UTC)
 
 

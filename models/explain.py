@@ -60,8 +60,8 @@ def _waiting(decision: Decision, currency: str) -> Iterable[str]:
     if found is None or decision.choice.degraded or action is None or action.send_time is None:
         return
     plans = {
-        a.send_time: float(found.table.plan_micros[i])
-        for i, a in enumerate(found.table.actions)
+        a.send_time: plan
+        for a, plan in zip(found.table.actions, found.table.plan_micros.tolist(), strict=True)
         if a.channel == action.channel and a.send_time is not None
     }
     first = min(plans)
@@ -123,15 +123,18 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
             rows.setdefault(action.channel, []).append(index)
     plans = table.plan_micros.tolist()
     best = {channel: max(mine, key=plans.__getitem__) for channel, mine in rows.items()}
+    money = np.stack(
+        [table.incremental_micros, table.price_micros, table.harm_micros, table.net_micros, table.plan_micros]
+    )
     for channel, index in sorted(best.items(), key=lambda item: -plans[item[1]]):
-        cost = f"costs {table.price_micros[index] / 1e6:.2f}"
-        if table.shadow_price[index]:
-            cost += f" x {1 + table.shadow_price[index]:.2f}"
+        incremental, price, harm, net, planned = (money[:, index] / 1e6).tolist()
+        cost, shadow_price = f"costs {price:.2f}", table.shadow_price.item(index)
+        if shadow_price:
+            cost += f" x {1 + shadow_price:.2f}"
         share = float(np.sum(found.probabilities[rows[channel]]))
         yield (
-            f"{channel}: adds {table.incremental_micros[index] / 1e6:.2f} {currency} of expected margin, {cost}, harm "
-            f"{table.harm_micros[index] / 1e6:.2f}, net {table.net_micros[index] / 1e6:.2f}, "
-            f"with what may follow {table.plan_micros[index] / 1e6:.2f}; probability {share:.4g} over its slots."
+            f"{channel}: adds {incremental:.2f} {currency} of expected margin, {cost}, harm {harm:.2f}, net {net:.2f}, "
+            f"with what may follow {planned:.2f}; probability {share:.4g} over its slots."
         )
 
 

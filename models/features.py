@@ -286,7 +286,7 @@ class Encoder:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
-        self._codes = [column.codes for column in self.columns]
+        self._codes = [column.codes if column.kind == "category" else None for column in self.columns]
         features = [BUILT_IN.get(column.name) for column in self.columns]
         self._of_context = [(i, f.of_context) for i, f in enumerate(features) if f is not None and f.of_context]
         self._of_channel = [(i, f, f.of_channel) for i, f in enumerate(features) if f is not None and f.of_channel]
@@ -315,14 +315,14 @@ class Encoder:
         rows = [
             [self._code(i, _value(feature, facts, action)) for i, feature, _ in self._of_channel] for action in firsts
         ]
-        matrix[:, self._channel_places] = np.array(rows).reshape(len(firsts), -1)[of_channel]
+        matrix[:, self._channel_places] = np.array(rows).reshape(len(firsts), len(self._channel_places))[of_channel]
         moments: dict[datetime | None, int] = {}
         of_moment = [moments.setdefault(a.send_time, len(moments)) for a in actions]
         rows = [
             [math.nan if moment is None else self._code(i, of_time(facts, moment)) for i, of_time in self._of_time]
             for moment in moments
         ]
-        matrix[:, self._time_places] = np.array(rows).reshape(len(moments), -1)[of_moment]
+        matrix[:, self._time_places] = np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
         return matrix
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
@@ -347,8 +347,9 @@ class Encoder:
     def _code(self, index: int, value: FeatureValue | None) -> float:
         if value is None:
             return math.nan
-        if self.columns[index].kind == "category":
-            return self._codes[index].get(category_name(value), math.nan)
+        codes = self._codes[index]
+        if codes is not None:
+            return codes.get(category_name(value), math.nan)
         return math.nan if isinstance(value, str) else float(value)
 
 

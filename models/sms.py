@@ -16,6 +16,7 @@ _BASIC = frozenset(
     "abcdefghijklmnopqrstuvwxyzäöñüà"
 )
 _EXTENSION = frozenset("\f^{}\\[~]|€")
+_ALPHABET = _BASIC | _EXTENSION
 _SINGLE: dict[Encoding, int] = {"gsm7": 160, "ucs2": 70}
 _PART: dict[Encoding, int] = {"gsm7": 153, "ucs2": 67}
 
@@ -31,11 +32,13 @@ class TextSize:
 
 def measure(text: str) -> TextSize:
     """Measure a text: the encoding it needs, and its segments."""
-    if all(character in _BASIC or character in _EXTENSION for character in text):
-        widths = [2 if character in _EXTENSION else 1 for character in text]
-        return TextSize(characters=len(text), encoding="gsm7", segments=_segments(widths, "gsm7"))
-    widths = [2 if ord(character) > 0xFFFF else 1 for character in text]
-    return TextSize(characters=len(text), encoding="ucs2", segments=_segments(widths, "ucs2"))
+    used = set(text)
+    encoding: Encoding = "gsm7" if used <= _ALPHABET else "ucs2"
+    wide = used & _EXTENSION if encoding == "gsm7" else {character for character in used if character > "\uffff"}
+    if not wide:
+        return measure_length(len(text), encoding)
+    widths = [2 if character in wide else 1 for character in text]
+    return TextSize(characters=len(text), encoding=encoding, segments=_segments(widths, encoding))
 
 
 def measure_length(units: int, encoding: Encoding) -> TextSize:

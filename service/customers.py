@@ -127,9 +127,10 @@ class Customers:
                 with ExitStack() as locks:
                     for stripe in sorted({_stripe(key) for key in found or [_first_key(hashes)]}):
                         locks.enter_context(self._person_locks[stripe])
-                    if self._store.read(lambda reader: reader.find_identities(hashes)) == keys:
+                    # One person who was merged into another meanwhile is missed below, where their history is read.
+                    if len(found) == 1 or self._store.read(lambda reader: reader.find_identities(hashes)) == keys:
                         held.enter_context(locks.pop_all())
-                        break  # else merged into another person meanwhile
+                        break
             key = found[0] if found else _first_key(hashes)
             contradicting = 0
             if len(found) > 1 and is_merging:
@@ -138,7 +139,7 @@ class Customers:
             new = tuple(dict.fromkeys(h for h in hashes if h not in keys))
             person = self._resolved(key, new)
             if found and person.version is None and self._store.read(lambda r: r.find_identities(hashes)) != keys:
-                raise PersonChanged  # merged into another by another process, just before they were read
+                raise PersonChanged  # merged into another just before they were read
             self._count(bool(found), len(found) - 1 if is_merging else 0, contradicting)
             yield person
 

@@ -10,6 +10,7 @@ from models.arbitrate import Arm, arm_of, decide_together
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import Assignment, ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
+from models.correction import Factors
 from models.decide import Choice, Decision, decide, end_cascade, make_seed
 from models.errors import AlreadyExists, ChannelChoiceError, InvalidInput, NotFound, Violation
 from models.experiments import Enrolment, ExperimentState, Standing, assignments, rules_under
@@ -136,11 +137,21 @@ class Decisions:
         except ChannelChoiceError as error:
             return [error] * len(requests)
         together = [[live[number] for number in person] for person in people]
-        others = [[place] for place, request in enumerate(requests) if request.mode is not Mode.LIVE]
-        for groups in (together, others):
-            for done in [self._pool.submit(run, places) for places in groups]:
-                done.result()
+        shadows = [[place] for place, request in enumerate(requests) if request.mode is Mode.SHADOW]
+        for groups in (together, shadows):
+            self._run_each(run, groups)
+        for place, request in enumerate(requests):
+            if request.mode is Mode.DRY_RUN:
+                run([place])
         return [answers[place] for place in range(len(requests))]
+
+    def _run_each(self, run: Callable[[Sequence[int]], None], groups: Sequence[Sequence[int]]) -> None:
+        """Run each group, several at a time so that they share commits."""
+        if len(groups) == 1:
+            run(groups[0])
+            return
+        for done in [self._pool.submit(run, places) for places in groups]:
+            done.result()
 
     def _choose_for_one(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         return until_unchanged(lambda: self._choose_once(requests))
@@ -432,11 +443,12 @@ class Decisions:
 
     def _with_factors(self, context: Context, bundle: Bundle | None) -> Context:
         """Return the context with what has been learned since the bundle was trained, as far as the rules let it count."""
-        if bundle is None or not rules_under(self._rules, context.experiments).policy.correction:
-            return replace(context, factors={})
-        channels = [option.channel for option in context.options]
-        kind, now = context.message.kind, context.decide_time
-        return replace(context, factors=self._learner.factors(bundle.version, now, kind, context.step, channels))
+        factors: Factors = {}
+        if bundle is not None and rules_under(self._rules, context.experiments).policy.correction:
+            channels = [option.channel for option in context.options]
+            kind, now = context.message.kind, context.decide_time
+            factors = self._learner.factors(bundle.version, now, kind, context.step, channels)
+        return context if factors == context.factors else replace(context, factors=factors)
 
     def _assignments(
         self, message: Message, customer: CustomerState, history: History, now: datetime

@@ -97,7 +97,7 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
     elif choice.cascade_end is not None:
         message.cascade.end = _ENDS[choice.cascade_end]
     if is_full:
-        message.actions.extend(_actions(answer, rules))
+        _add_actions(message, answer, rules)
         message.explanation.sentences.extend(explain(decision, rules.currency))
         if decision.distribution is not None:
             message.explanation.free_only_value.CopyFrom(money(choice.free_only_micros, rules))
@@ -128,10 +128,11 @@ def _cascade(answer: Answer, rules: Rules) -> pb.Cascade:
     return found
 
 
-def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
+def _add_actions(message: pb.Decision, answer: Answer, rules: Rules) -> None:
+    """Add the actions of the distribution in place: a message that is made first and added then is copied."""
     found = answer.decision.distribution
     if found is None:
-        return []
+        return
     table, currency = found.table, rules.currency
     stamps = {moment: stamp(moment) for moment in {action.send_time for action in table.actions} if moment is not None}
 
@@ -153,9 +154,8 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
         table.shadow_price.tolist(),
         strict=True,
     )
-    values = []
     for action, propensity, p_response, uplift, p_unsubscribe, of_action, shadow_price in columns:
-        value = pb.ActionValue(
+        value = message.actions.add(
             channel="" if action.send_time is None else action.channel,
             send_time=None if action.send_time is None else stamps[action.send_time],
             propensity=propensity,
@@ -166,10 +166,8 @@ def _actions(answer: Answer, rules: Rules) -> list[pb.ActionValue]:
         )
         parts = (value.incremental_value, value.price, value.harm, value.net_value, value.plan_value)
         for part, amount in zip(parts, of_action, strict=True):
-            part.currency = currency  # in place: half the cost of a message made and copied
+            part.currency = currency
             part.micros = amount
-        values.append(value)
-    return values
 
 
 def money(micros: float, rules: Rules) -> money_pb.Money:

@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.growth [--plot docs/growth.svg]`: CPU per decision against what may grow: candidates, trees, caps, customers, the log.
+"""`python -m tests.benchmarks.growth [--plot docs/growth.svg]`: CPU per decision against what may grow: candidates, trees, caps, experiments, customers, the log.
 
-Candidates, trees and caps are measured in this process, the store by a service on a database that grows from one measurement to the next. To each a power
+Candidates, trees and caps are measured in this process, experiments by a service, the store by one on a database that grows from one measurement to the next. To each a power
 is fitted, cost ~ size^p, by least squares of the logarithms; a p beyond 1.1 fails the command. What is not measured, 10^7 customers and a log of
 10^8 decisions, follows from cost = a + b log(size), the growth of a B-tree, fitted to what is, and is printed as such.
 """
@@ -114,6 +114,32 @@ def _scoring(booster: Booster, subject: Subject) -> float:
     return _cost(lambda number: booster.raw_scores(rows[number % len(rows)]))
 
 
+def of_experiments(subject: Subject) -> Growth:
+    """Run ever more experiments at a time, of layers of their own, so that every customer is part of all."""
+    original, sizes, costs = subject.world.rules_file.read_text(), (1, 4, 16, 64, 256), []
+    requests = subject.requests(HISTORY, "experiments", DECISION_MODE_DRY_RUN, DECISION_VIEW_BASIC)
+    try:
+        for count in sizes:
+            experiments = [_EXPERIMENT.format(number=number) for number in range(count)]
+            subject.world.rules_file.write_text("\n".join([original, *experiments]))
+            with service(subject.world) as server:
+                server.load(requests, 1)
+                costs.append(statistics.median(server.load(requests, 1).cpu_seconds for _ in range(_REPEATS)) * 1e3)
+    finally:
+        subject.world.rules_file.write_text(original)
+    return Growth(name="rules: experiments", sizes=sizes, costs=tuple(costs))
+
+
+_EXPERIMENT = """
+[[experiments]]
+name = "experiment-{number}"
+layer = "layer-{number}"
+start_time = 2026-01-01T00:00:00Z
+end_time = 2030-01-01T00:00:00Z
+variants = [{{ name = "control", weight = 0.5 }}, {{ name = "other", weight = 0.5 }}]
+"""
+
+
 def of_store(subject: Subject, most: int, fill: Callable[[Store, range], None], name: str, beyond: int) -> Growth:
     """Measure a service on a database that is filled up step by step."""
     sizes = [size for size in (10**k for k in range(3, 9)) if size <= most]
@@ -180,6 +206,7 @@ def measure(most_customers: int, most_decisions: int) -> Iterator[Growth]:
         yield of_candidates(subject)
         yield of_trees(subject)
         yield of_caps(subject)
+        yield of_experiments(subject)
         store = Store(f"sqlite:///{small.database}")
         row = store.read(lambda reader: reader.find_request(f"history-{HISTORY - 1}-0"))
         store.close()

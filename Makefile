@@ -16,7 +16,7 @@ KERNELS := $(patsubst models/%.c,models/lib%.so,$(wildcard models/*.c))
 PROTOS := $(wildcard proto/channelchoice/v1/*.proto)
 GENERATED := service/gen
 
-.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-ledger bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean evaluate-log
+.PHONY: run test install check format demo soak soak-reloads bench bench-commits bench-frames bench-growth bench-ledger bench-quick bench-money evaluate-starbucks lock proto check-proto release-proto clean evaluate-log bench-sharing
 
 ## run: install what serving needs, make a starter bundle if there is none, serve, and ask one example question
 run: $(VENV)/.serve $(KERNELS)
@@ -75,6 +75,10 @@ bench-ledger: $(VENV)/.dev
 ## bench-frames: time and memory of writing and reading training data of a million decisions; takes 9 GB of disk
 bench-frames: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.frames $(FRAMES)
+
+## bench-sharing: what a second process on the same port earns, with what servers, clients and PostgreSQL need of the processors
+bench-sharing: $(VENV)/.dev $(KERNELS)
+	$(PY) -m tests.benchmarks.sharing $(SHARING)
 
 ## bench-quick: decisions and kernels alone, in under two minutes
 bench-quick: $(VENV)/.dev $(KERNELS)

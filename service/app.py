@@ -68,7 +68,9 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
         ledger = ledger_of(store)
         customers = Customers(store, rules, clock, keys, ledger)
         observe = request_clock.observe if settings.clock == "request" else ignore
-        learner = Learner(store, settings.correction_poll_seconds)
+        # By a clock that follows the requests, answers are to hang on the requests alone, and not on when a thread is done.
+        learner = Learner(store, settings.correction_poll_seconds, is_aside=settings.clock == "system")
+        closing.callback(learner.close)
         decisions = Decisions(store, rules, bundles, clock, customers, learner, keys, variants, ledger)
         closing.callback(decisions.close)
         metrics = None

@@ -5,6 +5,7 @@ the difference of what is known with it and without it. So the sums are those of
 twice or lost with a crash.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,7 @@ from models.correction import (
     orders_until,
 )
 from models.decide import Decision
+from models.errors import StoreUnavailable
 from service.store.store import DecisionRow, OutcomeRow, Reader, Store, Unit
 
 T = TypeVar("T")
@@ -209,7 +211,15 @@ class Learner:
     Safe for threads. One thread reads; the others go on with what was known before, or without factors where another bundle begins to serve.
     """
 
-    def __init__(self, store: Store, poll_seconds: float, seconds: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        poll_seconds: float,
+        seconds: Callable[[], float] = time.monotonic,
+        *,
+        is_aside: bool = False,
+    ) -> None:
+        """`is_aside` says that a thread of its own reads all sums once a day, and not the decision that finds them due."""
         self._store = store
         self._poll_seconds = poll_seconds
         self._seconds = seconds
@@ -217,6 +227,8 @@ class Learner:
         self._is_reading = False
         self._lock = threading.Lock()
         self._forgot_day = -1
+        self._is_aside = is_aside
+        self._aside: threading.Thread | None = None
 
     def factors(self, version: str, now: datetime, kind: str, step: int, channels: Iterable[str]) -> Factors:
         """Return the factors of a bundle for a kind of message and a step, of these channels.
@@ -269,20 +281,48 @@ class Learner:
                 return
             self._is_reading = True
         try:
-            if known is None or known.version != version or hour // 24 > known.day:
+            is_other_day = known is not None and hour // 24 > known.day
+            if known is None or known.version != version or (is_other_day and not self._is_aside):
                 self._read_all(version, hour)
             else:
                 self._read_new(known, max(hour, known.hour))
+                if is_other_day:
+                    self._read_all_aside(version, hour)
         finally:
             with self._lock:
                 self._is_reading = False
 
+    def close(self) -> None:
+        """Wait for what is being read."""
+        if self._aside is not None:
+            self._aside.join()
+
+    def _read_all_aside(self, version: str, hour: int) -> None:
+        """Read all sums in a thread of its own; where that fails, the next reading tries again."""
+        if self._aside is not None and self._aside.is_alive():
+            return
+
+        def read() -> None:
+            with contextlib.suppress(StoreUnavailable):
+                found = self._all(version, hour)
+                with self._lock:
+                    if self._known is not None and self._known.version == version:  # else another bundle serves by now
+                        self._known = found
+
+        self._aside = threading.Thread(target=read, name="learner")
+        self._aside.start()
+
     def _read_all(self, version: str, hour: int) -> None:
+        found = self._all(version, hour)
+        with self._lock:
+            self._known = found
+
+    def _all(self, version: str, hour: int) -> _Known:
         began = self._seconds()
         found = self._store.read(lambda reader: reader.list_statistics(version, hour - KEPT_HOURS, hour))
         corrections = Corrections(version)
         corrections.add(found)
-        known = _Known(
+        return _Known(
             version=version,
             corrections=corrections,
             sums=dict(found),
@@ -290,8 +330,6 @@ class Learner:
             day=hour // 24,
             read_seconds=began,
         )
-        with self._lock:
-            self._known = known
 
     def _read_new(self, known: _Known, hour: int) -> None:
         began = self._seconds()

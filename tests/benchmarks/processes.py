@@ -52,6 +52,7 @@ class Running:
     method: str
     start_seconds: float
     start_cpu_seconds: float = 0.0
+    address: str = ""
 
     def call(self, request: bytes, method: str = "") -> bytes:
         """Make one call, bytes to bytes."""
@@ -138,10 +139,13 @@ def echo(kind: str, answer_bytes: int) -> Iterator[Running]:
 
 
 @contextmanager
-def service(world: World, database_url: str = "") -> Iterator[Running]:
-    """Run the service on a world until the block ends, on the world's own database where no other is named."""
+def service(world: World, database_url: str = "", *, shared_address: str = "") -> Iterator[Running]:
+    """Run the service on a world until the block ends, on the world's own database where no other is named.
+
+    With a shared address others may listen on its port too.
+    """
     options = {
-        "address": "127.0.0.1:0",
+        "address": shared_address or "127.0.0.1:0",
         "database_url": database_url or f"sqlite:///{world.database}",
         "identity_key_file": world.folder / "identity.key",
         "rules_file": world.rules_file,
@@ -150,10 +154,11 @@ def service(world: World, database_url: str = "") -> Iterator[Running]:
         "log_format": "json",
     }
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    arguments += ["--shared-port"] * bool(shared_address)
     began = time.perf_counter()
     with (
         _process([sys.executable, "-m", "service", *arguments], stderr=subprocess.PIPE) as process,
-        _channel(_served_address(_stream(process.stderr))) as channel,
+        _channel(address := _served_address(_stream(process.stderr))) as channel,
     ):
         state = _caller(channel, _HEALTH)(b"", timeout=_TIMEOUT_SECONDS, wait_for_ready=True)
         seconds = time.perf_counter() - began
@@ -166,6 +171,7 @@ def service(world: World, database_url: str = "") -> Iterator[Running]:
             method=CHOOSE,
             start_seconds=seconds,
             start_cpu_seconds=cpu_seconds(process.pid),
+            address=address,
         )
 
 

@@ -465,6 +465,34 @@ def test_nobody_waits_while_another_reads(store: Store) -> None:
     assert push(learner) != known
 
 
+def test_no_decision_waits_for_all_sums_of_a_new_day(store: Store) -> None:
+    """A learner that reads aside goes on with what it knows when a day begins, and counts all of it once a thread of its own has read it."""
+    ticks, slow = Ticks(), SlowStore(store)
+    learner = Learner(cast(Store, slow), 10, ticks, is_aside=True)
+    book(store, 100, 100, epoch_hour(NOW - 10 * DAY))
+    push(learner)
+    book(store, -100, 0, epoch_hour(NOW - 10 * DAY))
+    meanwhile = push(learner, NOW + DAY)
+    slow.release.set()
+    learner.close()
+
+    assert meanwhile == pytest.approx(1, abs=0.01)
+    assert push(learner, NOW + DAY) == push(learner_of(store, ticks), NOW + DAY) < 0.5
+
+
+class SlowStore:
+    """Lets a learner's own thread wait until it is released."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.release = threading.Event()
+
+    def read(self, question: Callable[[Reader], T]) -> T:
+        if threading.current_thread().name == "learner":
+            assert self.release.wait(30)
+        return self._store.read(question)
+
+
 def test_sums_older_than_sixty_days_are_not_read(store: Store) -> None:
     """Sums that wait to be deleted count for nothing."""
     book(store, 0, 1000, epoch_hour(NOW) - KEPT_HOURS - 1)

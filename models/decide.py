@@ -184,7 +184,8 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         degraded=found.degraded,
         trainable=context.mode is Mode.LIVE,
     )
-    return Decision(context=context, choice=choice, distribution=found.distribution)
+    kept = replace(table, curves=None)  # hundreds of kilobytes that nobody asks a decision for
+    return Decision(context=context, choice=choice, distribution=Distribution(table=kept, probabilities=probabilities))
 
 
 def _forecast(table: ActionTable, index: int) -> Forecast | None:

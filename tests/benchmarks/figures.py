@@ -32,24 +32,24 @@ PROPENSITY_ERROR = "greatest error of exact propensities"
 PLANNING = "curves and plan, 6 channels x 16 slots x 3 steps"
 
 LIMITS: Mapping[str, Limit] = {
-    f"{RATIO}, 40 rows": Limit(most=16.0, goal=0.5),
-    f"{RATIO}, 240 rows": Limit(most=16.0, goal=0.25),
+    f"{RATIO}, 40 rows": Limit(most=11.0, goal=0.5),
+    f"{RATIO}, 240 rows": Limit(most=9.5, goal=0.25),
     f"{SCORING}, 40 rows": Limit(most=0.2, goal=0.2),
     f"{SCORING}, 240 rows": Limit(most=0.18, goal=0.15),
-    f"{BATCH_RATIO}, 40 rows": Limit(most=1.3, goal=1 / 3),
-    f"{STREAM_RATIO}, 40 rows": Limit(most=1.3, goal=1 / 3),
+    f"{BATCH_RATIO}, 40 rows": Limit(most=1.15, goal=1 / 3),
+    f"{STREAM_RATIO}, 40 rows": Limit(most=1.2, goal=1 / 3),
     START: Limit(most=2.0, goal=0.6),
     START_CPU: Limit(most=0.85, goal=0.6),
-    f"{MEMORY}, 40 rows": Limit(most=170.0, goal=110.0),
-    f"{MEMORY}, 240 rows": Limit(most=210.0, goal=110.0),
-    f"{MLFLOW}, inputs, 40 rows": Limit(most=2.7, goal=1 / 10),
-    f"{MLFLOW}, inputs, 240 rows": Limit(most=2.7, goal=1 / 12),
+    f"{MEMORY}, 40 rows": Limit(most=155.0, goal=110.0),
+    f"{MEMORY}, 240 rows": Limit(most=175.0, goal=110.0),
+    f"{MLFLOW}, inputs, 40 rows": Limit(most=2.1, goal=1 / 10),
+    f"{MLFLOW}, inputs, 240 rows": Limit(most=1.5, goal=1 / 12),
     f"{LATENCY}, SQLite": Limit(most=6.0, goal=3.0),
     f"{LATENCY}, PostgreSQL": Limit(most=6.0, goal=3.0),
     **{f"{PROPENSITY_RATIO}, deviations {name}": Limit(most=1.1, goal=1.0) for name in SPREADS},
     **{f"{PROPENSITY_ERROR}, deviations {name}": Limit(most=1e-9, goal=1e-9) for name in SPREADS},
-    f"{PLANNING}, 48 cells": Limit(most=1.3, goal=1.0),
-    f"{PLANNING}, 72 cells": Limit(most=1.6, goal=1.0),
+    f"{PLANNING}, 48 cells": Limit(most=1.0, goal=1.0),
+    f"{PLANNING}, 72 cells": Limit(most=1.2, goal=1.0),
 }
 
 

@@ -33,7 +33,7 @@ PLANNING = "curves and plan, 6 channels x 16 slots x 3 steps"
 
 LIMITS: Mapping[str, Limit] = {
     f"{RATIO}, 40 rows": Limit(most=11.0, goal=0.5),
-    f"{RATIO}, 240 rows": Limit(most=9.5, goal=0.25),
+    f"{RATIO}, 240 rows": Limit(most=8.5, goal=0.25),
     f"{SCORING}, 40 rows": Limit(most=0.2, goal=0.2),
     f"{SCORING}, 240 rows": Limit(most=0.18, goal=0.15),
     f"{BATCH_RATIO}, 40 rows": Limit(most=1.15, goal=1 / 3),

@@ -362,13 +362,17 @@ def _estimate(
 
 
 def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[Suppressed, ...]]:
-    """Take out sends that cost more than a generous estimate of what they earn."""
+    """Take out channels that cost more than a generous estimate of what any of their sends earns.
+
+    Sends of one channel stay together: to leave out some would have the price say how many the rest share the channel's exploration with.
+    """
     ceiling = rules.policy.paid_optimism * np.maximum(table.incremental_micros, 0.0)
     dear = (table.price_micros > 0) & (table.price_micros * (1 + table.shadow_price) >= ceiling)
     if not dear.any():
         return table, ()
     suppressed: list[Suppressed] = []
     kept_channels = {a.channel for a, gone in zip(table.actions, dear, strict=True) if not gone}
+    dear &= np.array([action.channel not in kept_channels for action in table.actions])
     for channel in dict.fromkeys(a.channel for a, gone in zip(table.actions, dear, strict=True) if gone):
         if channel not in kept_channels:
             rows = [i for i, action in enumerate(table.actions) if action.channel == channel]

@@ -2,17 +2,21 @@
 
 Whatever a policy returns is what is drawn from and what is logged; nothing may change the distribution after it.
 
-A policy by value counts an action for its plan value v, less a caution where it has a price: w_i = v_i - caution x max(v_i, 0) [price_i > 0].
-What exploring with probabilities p costs is what is expected to be lost against the best action under the table's values,
+A policy by value counts an action for its plan value v, less a caution where it has a price, a share of what it brings before that price:
+w_i = v_i - caution x max(v_i + price_i, 0) [price_i > 0]. What exploring with probabilities p costs is what is expected to be lost against the best
+action under the table's values,
 
     cost(p) = sum_i p_i (max w - w_i)
 
-and no policy's is above its budget. Where a policy has a distribution q in mind that costs more than the budget b, it explores less:
+and no policy's is above its budget b. Where a policy has a distribution q in mind, each of its C channels, no send among them, pays for itself:
 
-    p = s q + (1 - s) g,  s = min(1, b / cost(q))
+    p = sum_c s_c q_c + (1 - sum_c s_c |q_c|) g,  s_c = min(1, b / (C cost(q_c)))
 
-with g the best action, in equal parts where several tie exactly. cost(g) = 0 and cost is linear, so cost(p) = s cost(q) <= b, and whatever is
-possible under q stays possible.
+with q_c the part of q that is of channel c, |q_c| its sum, and g the best action, in equal parts where several tie exactly. cost(g) = 0 and cost is
+linear, so cost(p) = sum_c s_c cost(q_c) <= b, and whatever is possible under q stays possible.
+
+So a dearer channel never has a greater share, wherever it is a later step of other plans: its own sends are worth less by the whole rise, since a first
+step is paid for certainly, and all others by no more. Its gaps to the best grow, and no other channel's gap says what it may cost.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +63,8 @@ class Policy(Protocol):
 class Greedy:
     """The best action, in equal parts to those that tie exactly; it explores nothing, so that its log teaches little.
 
-    `caution` is a share of value: an action with a price counts for that much less. Values are estimates, prices are not, so where a free
-    send is about as good it goes first.
+    `caution` is a share of value before the price: an action with a price counts for that much less. Values are estimates, prices are not, so where a
+    free send is about as good it goes first.
     """
 
     caution: float = 0.0
@@ -78,7 +82,7 @@ class GreedyFloor:
     """The best action, with a floor of probability for each of the others.
 
     Each of n actions keeps f = min(floor, limit / n); what is left goes to the best. `floor` and `limit` are probabilities, `caution` is
-    that of `Greedy`, `budget_micros` the most that a decision's exploration may be expected to cost: above it all floors shrink alike.
+    that of `Greedy`, `budget_micros` the most that a decision's exploration may be expected to cost: above its part of it the floors of a channel shrink alike.
     """
 
     floor: float
@@ -89,7 +93,8 @@ class GreedyFloor:
 
     def distribution(self, table: ActionTable) -> FloatArray:
         worth = _worth(table, self.caution)
-        return _within(_floored(_best(worth), self.floor, self.limit), worth, self.budget_micros)
+        chances = _floored(_best(worth), self.floor, self.limit)
+        return _within(chances, worth, _channels(table), self.budget_micros)
 
     def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
         return expected_loss(_worth(table, self.caution), probabilities)
@@ -100,7 +105,7 @@ class EpsilonGreedy:
     """The best action, but with probability `epsilon` any channel or no send evenly, and any of its slots evenly.
 
     The channel is drawn before the slot, so that a channel is not explored for the number of its slots. `caution` and `budget_micros` are
-    those of `GreedyFloor`; above the budget epsilon shrinks.
+    those of `GreedyFloor`; above the budget a channel's part of epsilon shrinks.
     """
 
     epsilon: float
@@ -113,7 +118,8 @@ class EpsilonGreedy:
         channel = _channels(table)
         slots = np.bincount(channel)
         even = 1.0 / (len(slots) * slots[channel])
-        return _within(self.epsilon * even + (1 - self.epsilon) * _best(worth), worth, self.budget_micros)
+        chances = self.epsilon * even + (1 - self.epsilon) * _best(worth)
+        return _within(chances, worth, channel, self.budget_micros)
 
     def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
         return expected_loss(_worth(table, self.caution), probabilities)
@@ -126,7 +132,7 @@ class Thompson:
     What is compared is no send and the best slot of each channel, for what they count for and with their deviations, as independent normal
     values (`models.best_of`): a channel with many slots is not chosen for their number. Of slots that tie the most uncertain stands
     for its channel, in equal parts where these tie too. Each of n actions keeps f = min(floor, limit / n), so that every slot stays possible; `caution` and
-    `budget_micros` are those of `GreedyFloor`, above the budget all of it shrinks towards the best action.
+    `budget_micros` are those of `GreedyFloor`, above its part of the budget what a channel has shrinks towards the best action.
 
     Source: Thompson (1933), "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of Two Samples".
     """
@@ -149,7 +155,7 @@ class Thompson:
         stands &= deviation == _greatest(deviation, channel)[channel]
         of_channel = best_of(_greatest(worth, channel), _greatest(deviation, channel))
         chances = stands * (of_channel / np.bincount(channel, weights=stands))[channel]
-        return _within(_floored(chances, self.floor, self.limit), worth, self.budget_micros)
+        return _within(_floored(chances, self.floor, self.limit), worth, channel, self.budget_micros)
 
     def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
         return expected_loss(_worth(table, self.caution), probabilities)
@@ -280,7 +286,8 @@ def pick(probabilities: FloatArray, uniform: FloatArray | np.float64) -> IntArra
 
 def _worth(table: ActionTable, caution: float) -> FloatArray:
     """Return what each action counts for: its plan value, less the caution where it has a price."""
-    return table.plan_micros - caution * np.maximum(table.plan_micros, 0.0) * (table.price_micros > 0)
+    price = table.price_micros * (1 + table.shadow_price)
+    return table.plan_micros - caution * np.maximum(table.plan_micros + price, 0.0) * (table.price_micros > 0)
 
 
 def _best(worth: FloatArray) -> FloatArray:
@@ -296,13 +303,14 @@ def _floored(chances: FloatArray, floor: float, limit: float) -> FloatArray:
     return kept + (1 - n * kept) * chances
 
 
-def _within(chances: FloatArray, worth: FloatArray, budget_micros: float) -> FloatArray:
-    """Draw a distribution towards the best action until it is expected to lose no more than the budget."""
-    cost = expected_loss(worth, chances)
-    if cost <= budget_micros:
+def _within(chances: FloatArray, worth: FloatArray, channel: IntArray, budget_micros: float) -> FloatArray:
+    """Draw each channel's part of a distribution towards the best action until all are expected to lose no more than the budget."""
+    cost = np.bincount(channel, weights=chances * (worth.max() - worth))
+    part = budget_micros / len(cost)
+    if (cost <= part).all():
         return chances
-    share = budget_micros / cost
-    return share * chances + (1 - share) * _best(worth)
+    kept = np.where(cost > part, part / np.maximum(cost, part), 1.0)[channel] * chances
+    return np.asarray(kept + (1 - kept.sum()) * _best(worth))
 
 
 def _inverse_gap(worth: FloatArray, group: IntArray, budget_micros: float) -> FloatArray:

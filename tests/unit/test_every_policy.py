@@ -134,15 +134,23 @@ def test_action_worth_less_is_never_likelier(
 
 
 @every
-@given(rows=ROWS.filter(bool), rise=st.integers(0, 100 * RUBLE))
+@given(
+    rows=ROWS.filter(bool),
+    rise=st.integers(0, 100 * RUBLE),
+    followed=st.lists(st.floats(0, 1), min_size=12, max_size=12),
+)
 def test_dearer_channel_never_has_a_greater_share(
-    policy: Policy, rows: list[tuple[str, float, float, float]], rise: int
+    policy: Policy, rows: list[tuple[str, float, float, float]], rise: int, followed: list[float]
 ) -> None:
-    """Raising the price of a channel never raises its probability over all its slots; values are whole micros, so that none are rounded."""
+    """Raising the price of a channel never raises its probability over all its slots, whatever part of the rise other plans lose that it is a later step of.
+
+    Values are whole micros, so that none are rounded.
+    """
     channel = rows[0][0]
     cheap = table_from([(c, float(round(v)), d, 1.0 if c == channel else p) for c, v, d, p in rows])
     mask = np.array([action.channel == channel for action in cheap.actions])
-    dear = replace(cheap, plan_micros=cheap.plan_micros - rise * mask, price_micros=cheap.price_micros + rise * mask)
+    loss = np.where(mask, rise, np.floor(rise * np.array([0.0, *followed[: len(rows)]])))
+    dear = replace(cheap, plan_micros=cheap.plan_micros - loss, price_micros=cheap.price_micros + rise * mask)
 
     before, after = policy.distribution(cheap), policy.distribution(dear)
 
@@ -182,7 +190,8 @@ def test_exploring_is_never_expected_to_cost_more_than_the_budget(
     table = table_from(rows)
     probabilities = policy.distribution(table)
     paid = table.price_micros > 0
-    worth = np.where(paid & (table.plan_micros > 0), 0.9 * table.plan_micros, table.plan_micros)
+    gross = np.maximum(table.plan_micros + table.price_micros, 0.0)
+    worth = np.where(paid, table.plan_micros - 0.1 * gross, table.plan_micros)
 
     cost = policy.exploration_cost(table, probabilities)
 

@@ -205,15 +205,27 @@ def test_greedy_explores_nothing() -> None:
     assert Greedy().distribution(table_of([9, 5, 9])).tolist() == [0.5, 0, 0.5]
 
 
-def test_floors_shrink_alike_to_what_the_budget_pays() -> None:
-    """Where the floors would lose more than the budget, all are taken down by the one factor that loses just the budget."""
-    table = table_of([0, 4, 10])
+def test_each_channels_floors_shrink_to_what_its_part_of_the_budget_pays() -> None:
+    """Where the floors of a channel would lose more than its part of the budget, they are taken down by the one factor that loses just that."""
+    table = table_of([0, 4, 6, 10], ["push", "push", "sms"])
 
-    free, bounded = (GreedyFloor(0.1, 1.0, 0.0, budget).distribution(table) for budget in (np.inf, 0.8))
+    free, bounded = (GreedyFloor(0.1, 1.0, 0.0, budget).distribution(table) for budget in (np.inf, 1.5))
 
-    assert free == pytest.approx([0.1, 0.1, 0.8])
-    assert bounded == pytest.approx([0.05, 0.05, 0.9])
-    assert expected_loss(table.plan_micros, bounded) == pytest.approx(0.8)
+    assert free == pytest.approx([0.1, 0.1, 0.1, 0.7])
+    assert bounded == pytest.approx([0.05, 0.05, 0.05, 0.85])
+    assert expected_loss(table.plan_micros, bounded) == pytest.approx(1.0)
+    assert GreedyFloor(0.1, 1.0, 0.0, 2.4).distribution(table) == pytest.approx([0.08, 0.08, 0.08, 0.76])
+
+
+def test_caution_does_not_grow_smaller_with_the_price() -> None:
+    """A rouble more of price takes a rouble off what a send counts for, not nine tenths of one: caution is a share of what it brings before its price."""
+    table = replace(table_of([0.0, 10.0, 12.5], ["push", "sms"]), price_micros=np.array([0.0, 0.0, 8.0]))
+    dearer = replace(table, plan_micros=np.array([0.0, 9.5, 12.0]), price_micros=np.array([0.0, 0.0, 8.5]))
+
+    before, after = (Greedy(0.1).exploration_cost(t, np.array([0.0, 1.0, 0.0])) for t in (table, dearer))
+
+    assert before == pytest.approx(12.5 - 0.1 * 20.5 - 10.0)
+    assert after == pytest.approx(before)
 
 
 def test_epsilon_is_shared_by_channels_and_then_by_slots() -> None:

@@ -28,7 +28,7 @@ from training.boosting import LOCAL, Engine, Rows
 from training.dataset import Dataset
 from training.grow import Hyperparameters, parameters
 from training.lag import Cells, blocks, exposures_of, fit_lag, hazards, noticed_by_cell, noticed_in_time, thin, unroll
-from training.linear import LinearFit, Link, find_scaling, fit_linear, loss
+from training.linear import LinearFit, Link, find_scaling, fit_linear, loss, losses
 from training.rhythm import fit_rhythms
 
 FloatArray = NDArray[np.float64]
@@ -40,6 +40,8 @@ _LEAST_SENDS = 100
 _ROUNDS = 2
 _PRIOR_DEVIATION = 0.2
 _MOST_SCALE = 3.0
+_CLEARLY = 2.0
+"""Standard errors by which trees must lower the loss on the later part, which has chosen their number and so flatters them."""
 _CERTAIN = 12.0
 _PRIOR_SENDS = 50.0
 _FEW_EVENTS = 300
@@ -338,7 +340,7 @@ class _Fitting:
         exposure: FloatArray | None,
         linear: LinearFit,
     ) -> tuple[str | None, FloatArray, FloatArray]:
-        """Grow trees from the linear part's scores, as many as lower the loss on the later part; none where they do not."""
+        """Grow trees from the linear part's scores, as many as lower the loss on the later part; none where they do not clearly."""
         offset = np.zeros(len(label)) if exposure is None else np.log(exposure)
         earlier, later = used & ~self._is_later, used & self._is_later
         settings = parameters(self._hyper, int(used.sum())) | {"objective": "binary" if link == "logit" else "poisson"}
@@ -362,10 +364,10 @@ class _Fitting:
         trial, trees = chosen.booster, chosen.trees
         tried = linear.earlier_scores + np.asarray(trial.predict(matrix, raw_score=True, num_iteration=trees))
         exposures_ = np.exp(offset)
-        improved = loss(link, linear.earlier_scores[later], label[later], exposures_[later]) - loss(
+        improved = losses(link, linear.earlier_scores[later], label[later], exposures_[later]) - losses(
             link, tried[later], label[later], exposures_[later]
         )
-        if trees < 1 or improved <= 0:
+        if trees < 1 or improved.mean() <= _CLEARLY * improved.std() / np.sqrt(len(improved)):
             return None, linear.scores, linear.earlier_scores
         final = self._engine.grow(settings, rows(used, linear.scores), trees)
         return final.model_to_string(), linear.scores + np.asarray(final.predict(matrix, raw_score=True)), tried

@@ -63,9 +63,14 @@ def find_scaling(columns: Sequence[Column], matrix: FloatArray) -> Scaling:
 
 def loss(link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray) -> float:
     """Return the mean negative log likelihood, up to a constant."""
+    return float(np.mean(losses(link, scores, label, exposure)))
+
+
+def losses(link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray) -> FloatArray:
+    """Return the negative log likelihood of each row, up to a constant; all shapes (n,)."""
     if link == "logit":
-        return float(np.mean(np.logaddexp(0, scores) - label * scores))
-    return float(np.mean(exposure * np.exp(np.minimum(scores, 30.0)) - label * scores))
+        return np.asarray(np.logaddexp(0, scores) - label * scores)
+    return np.asarray(exposure * np.exp(np.minimum(scores, 30.0)) - label * scores)
 
 
 def fit_linear(

@@ -434,3 +434,21 @@ def test_funnel_serves_unless_the_one_model_is_clearly_better() -> None:
     assert {"later.logloss_of_funnel", "later.logloss_of_one_model", "funnel.notice.loss"} <= set(found.metrics)
     assert is_clearly_better(y, np.where(y > 0, 0.9, 0.1), np.full(len(y), 0.5))
     assert not is_clearly_better(y, np.full(len(y), 0.03), np.full(len(y), 0.03))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_trees_are_left_out_where_a_line_says_it_all(seed: int) -> None:
+    """In small shops whose law a line can say, no stage has trees, however well some happen to do on the later part."""
+    assert not fitted(shop(4000, seed)).texts
+
+
+def test_trees_are_grown_where_a_line_says_nothing() -> None:
+    """Where who clicks lies at both ends of a feature, and not on one side of it, the stage of clicks has trees."""
+    data = shop(8000)
+    rng = np.random.default_rng(0)
+    far = (data.clicked > 0) ^ (rng.random(len(data)) < 0.1)
+    ends = rng.choice([-1.0, 1.0], size=len(data)) * np.where(far, 2.0, 0.2)
+
+    funnel = fitted(replace(data, matrix=np.column_stack([data.matrix[:, :2], ends])))
+
+    assert "click" in funnel.texts

@@ -12,10 +12,11 @@ from typing import Literal
 
 from models.bundle import load_bundle
 from training.world.ablation import without_funnel, without_rhythm
+from training.world.log import logged_decisions
 from training.world.money import Bench
 from training.world.policies import Engagement, MostEngaged, Oracle, RepeatedSms, RuleOrder, ServiceCore, Uniform
 from training.world.protocol import Policy
-from training.world.retrained import Retrained
+from training.world.retrained import WEEKLY, Retrained
 from training.world.rivals import Clicks, Learner, Rival, clicks_of_log, lessons_of_log
 from training.world.told import told_population
 
@@ -62,6 +63,21 @@ def _service(
         if without is not None:
             core.name = f"service, without {without}"
         return core
+
+    return make
+
+
+def _retrained(max_steps: int | None = None) -> Maker:
+    """Return who makes the service's core that is trained anew each week on the bench's log and on what it has decided since."""
+
+    def make(bench: Bench, folder: Path | None) -> Policy:
+        assert folder is not None  # there is a bundle for each world
+        assert bench.log is not None  # named in NEEDS_LOG
+        assert bench.log_world is not None  # it has a log
+        log = logged_decisions(bench.log_world, bench.log)
+        policy = Retrained(bench.world.rules, load_bundle(folder), 0, WEEKLY, log, max_steps)
+        policy.name = policy.name.replace("by schedule", "weekly")
+        return policy
 
     return make
 
@@ -126,7 +142,9 @@ CONTENDERS: Mapping[str, Maker] = {
     "lin-ts": _mabwiser("LinTS", 0.1, 1.0),
     "lin-ts-clicks": _mabwiser("LinTS", 0.1, 1.0, is_by_clicks=True),
     "service": _service(),
+    "service-weekly": _retrained(),
     "service-1": _service(max_steps=1),
+    "service-1-weekly": _retrained(max_steps=1),
     "service-2": _service(max_steps=2),
     "no-exploration": _service(without="exploration"),
     "no-correction": _service(without="correction"),
@@ -140,16 +158,30 @@ CONTENDERS: Mapping[str, Maker] = {
 """In the order of the table."""
 ABLATION = ("no-exploration", "no-correction", "no-rhythm", "no-funnel")
 """The service without one of its parts; without cascades it is service-1, with shorter ones service-2."""
-USUAL = tuple(name for name in CONTENDERS if name not in ("uniform", "service-2", "told", "oracle-2", *ABLATION))
-"""Those that run unless others are named; the rest no goal of the stationary scenario needs."""
+WEEKLY_ROWS = ("service-weekly", "service-1-weekly")
+"""The service with a bundle that is trained anew each week on the log and on its own decisions, the data that bandit libraries learn from online."""
+USUAL = tuple(
+    name for name in CONTENDERS if name not in ("uniform", "service-2", "told", "oracle-2", *WEEKLY_ROWS, *ABLATION)
+)
+"""Those that run unless others are named; the rest no goal of the stationary scenario needs, or takes long."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(CONTENDERS),
     "usual": USUAL,
     "ablation": ("service", "service-1", "service-2", *ABLATION),
     "change": ("engaged-daytime", "free", "vw-regcb", "lin-ucb", "service", "no-correction"),
+    "retrained": (
+        "vw-regcb",
+        "vw-bag-clicks",
+        "lin-ucb",
+        "lin-ts-clicks",
+        "service",
+        "service-1",
+        *WEEKLY_ROWS,
+        "oracle-1",
+    ),
 }
 """Names for several rows."""
-SERVED = frozenset(GROUPS["ablation"])
+SERVED = frozenset({*GROUPS["ablation"], *WEEKLY_ROWS})
 """Those that serve the bundle."""
 NEEDS_LOG = frozenset({"engaged-hour", "engaged-daytime", *SERVED}) - {"service"}
 """Left out where there is no log."""

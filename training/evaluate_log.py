@@ -66,6 +66,10 @@ def evaluate_starbucks(folder: Path, prices: Sequence[float], work: Path, seed: 
     identities = [customer_hash(key, str(c)) for c in last.customer_id]
     with tqdm(total=sum(map(len, earlier)), desc="import", unit=" decisions", disable=None) as bar:
         url = loop.write("log", identities, starbucks.logged_decisions(earlier, key, bar.update))
+    say(
+        "ordered within the window, by wave: "
+        + ", ".join(f"{wave.hour} {(wave.orders > 0).mean():.0%}" for wave in waves)
+    )
     registered = loop.train(url, "waves " + ", ".join(str(w.hour) for w in earlier), EXCLUDED)
     margins = _fit_margins(earlier, seed)
     say(f"margin of a caused order: kappa {margins.kappa:.2f}")

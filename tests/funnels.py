@@ -16,11 +16,13 @@ from models.stage import Scaling
 CHANNELS = ("in_app", "push", "email", "viber", "sms", "whatsapp")
 
 
-def write_funnel(folder: Path, name: str = "by-hand", attention: Mapping[str, float] | None = None) -> str:
+def write_funnel(
+    folder: Path, name: str = "by-hand", attention: Mapping[str, float] | None = None, clicked: float = 0.3
+) -> str:
     """Write a bundle whose funnel knows the channel alone, and return its version.
 
-    Half of the messages are noticed within half a day, the more the greater the channel's attention, by default 1; of those noticed 30 %
-    are clicked, and of those clicked 30 % lead to an order.
+    Half of the messages are noticed within half a day, the more the greater the channel's attention, by default 1; of those noticed 30 %,
+    or as many as asked for, are clicked, and of those clicked 30 % lead to an order.
     """
     columns = (Column(name="channel", kind="category", categories=(NO_SEND, *CHANNELS)),)
     log_attention = [0.0] + [math.log((attention or {}).get(channel, 1.0)) for channel in CHANNELS]
@@ -32,7 +34,7 @@ def write_funnel(folder: Path, name: str = "by-hand", attention: Mapping[str, fl
         delivered=dict.fromkeys(CHANNELS, 0.97),
         stages={
             "notice": StageWeights(weights=((0.0,), *((x,) for x in log_attention))),
-            "click": _alike(0.3),
+            "click": _alike(clicked),
             "order": _alike(0.3),
             "organic": _alike(0.03),
             "unsubscribe": _alike(0.01),

@@ -34,12 +34,11 @@ from models.features import NO_SEND, Action
 from models.rules import EVERY, Budget, Rules
 from service.customers import contact_memory
 from training.replay_log import LoggedMessage, LoggedStep, ReplayLog
-from training.response import Expected, Happened, expect, happen
+from training.response import SEEN, Expected, Happened, expect, happen
 from training.targets import Target
 
 FloatArray = NDArray[np.float64]
 _MOST_DEFERRALS = 20
-_SEEN = ("seen", "opened", "clicked", "unsubscribe", "complaint")
 _REFUSED = ("unsubscribe", "complaint")
 
 
@@ -352,7 +351,7 @@ class _Replay:
             life.totals.margin += margin * expected.orders
             life.totals.unsubscribes += expected.unsubscribes
             return
-        is_clicked = logged.first("clicked") is not None
+        is_clicked = logged.first(*expected.works_through) is not None
         life.totals.margin += margin * (expected.orders if expected.click is None else is_clicked * expected.gain)
         life.totals.unsubscribes += logged.first(*_REFUSED) is not None
 
@@ -434,23 +433,22 @@ class _Replay:
 
     def _drop_caused(self, life: _Life, step: int) -> None:
         """Take away orders that the logged steps from this one on caused, since these are not repeated."""
-        decided = life.message.context.decide_time
         for logged in life.message.steps[step - 1 :]:
-            clicked = logged.first("clicked")
-            if clicked is None or logged.action.send_time is None:
-                continue
-            after = [
-                moment
-                for moment in self._log.orders.get(life.message.customer_key, ())
-                if clicked <= moment <= decided + self._log.window
-            ]
-            if not after:
+            seen = logged.first(*SEEN)
+            if seen is None or logged.action.send_time is None or not self._ordered(life, seen):
                 continue
             expected = expect(self._response, logged.context, logged.action, self._rules)
+            clicked = logged.first(*expected.works_through)
+            after = [] if clicked is None else self._ordered(life, clicked)
             caused = expected.gain / max(expected.organic + expected.gain, 1e-12)
             for moment, chance in zip(after, self._chance(life, -logged.step).random(len(after)), strict=True):
                 if chance < caused:
                     self._person(life).dropped.add(moment)
+
+    def _ordered(self, life: _Life, begin: datetime) -> list[datetime]:
+        """Return when the customer ordered by the log from a time on, within the window of the message."""
+        end = life.message.context.decide_time + self._log.window
+        return [t for t in self._log.orders.get(life.message.customer_key, ()) if begin <= t <= end]
 
     def _chance(self, life: _Life, step: int) -> np.random.Generator:
         name = f"{self._seed}\x1f{life.message.context.decision_id}\x1f{step}"
@@ -498,7 +496,7 @@ def _is_not_sent(logged: LoggedStep) -> bool:
 def _logged_happened(logged: LoggedStep) -> Happened:
     return Happened(
         undelivered=logged.first("undelivered"),
-        seen=logged.first(*_SEEN),
+        seen=logged.first(*SEEN),
         clicked=logged.first("clicked"),
         unsubscribed=logged.first(*_REFUSED),
     )

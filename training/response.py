@@ -2,7 +2,8 @@
 
 Expected, a send earns margin x (P(order | send) - P(order | no send)) and loses P(unsubscribe | send). What happens is drawn from the model's forecast (models.correction): delivered;
 noticed in one of the forecast's groups of hours, evenly within it; if noticed clicked or not; a click causes an order with the mean gain of a click, an hour later; who
-noticed and did not click may unsubscribe. A bundle without curves has neither notices nor clicks: an order caused comes half-way through the channel's wait.
+noticed and did not click may unsubscribe. A bundle without curves has neither notices nor clicks: an order caused comes half-way through the channel's wait. A bundle that was taught by a log without
+clicks takes who noticed for one who clicked.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,11 @@ from models.curves import PLAIN_KEPT
 from models.features import NO_SEND, Action
 from models.rules import Rules
 
+SEEN = ("seen", "opened", "clicked", "unsubscribe", "complaint")
+CLICKED = ("clicked",)
 _HOUR = timedelta(hours=1)
+_CERTAIN = 0.999
+"""Share of those who noticed that click by a model that was taught no clicks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,8 @@ class Expected:
     unsubscribes: float
     click: float | None
     """P(click), None where the model knows of no clicks."""
+    works_through: tuple[str, ...]
+    """Outcomes of which the first is a click to the model."""
     estimate: Estimate
 
     @property
@@ -63,11 +70,14 @@ def expect(model: Bundle, context: Context, action: Action, rules: Rules) -> Exp
     orders = float(found.p_response[1] - found.p_response[0])
     if found.curves is None:
         orders *= PLAIN_KEPT ** (context.step - 1) * _relevance(context, action)
+    curves = found.curves
+    takes_notice = curves is not None and float(curves.p_click[0]) >= _CERTAIN * float(curves.p_notice[0])
     return Expected(
         orders=orders,
         organic=float(found.p_response[0]),
         unsubscribes=float(found.p_unsubscribe[1]),
-        click=None if found.curves is None else float(found.curves.p_click[0]),
+        click=None if curves is None else float(curves.p_click[0]),
+        works_through=SEEN if takes_notice else CLICKED,
         estimate=found,
     )
 

@@ -222,6 +222,21 @@ def test_orders_that_logged_messages_caused_go_with_them(
     assert np.mean(known) == pytest.approx(kept, abs=4 * (kept * (1 - kept) / 300) ** 0.5)
 
 
+def test_being_noticed_earns_where_the_model_knows_no_clicks(log_url: str, tmp_path: Path) -> None:
+    """By a bundle that was taught no clicks, a logged send that was noticed earns what one notice is expected to, and one that was not earns nothing."""
+    write_funnel(tmp_path / "unclicked", clicked=0.99999)
+    model = load_bundle(tmp_path / "unclicked")
+    noticed = LoggedOutcome(type="seen", occur_time=NOW + HOUR)
+    sends = [logged("a", outcomes=[noticed]), logged("b", customer="boris"), closing()]
+    write(log_url, sends)
+
+    found = replay(opened(log_url), make_target("logged", RULES, None), model, RULES)
+
+    gain = expect(model, sends[0].context, sends[0].action, RULES).gain
+    assert 0 < gain < 1
+    assert found.margin == pytest.approx([900 * gain, 0.0])
+
+
 def test_a_replay_earns_what_is_true(log_url: str, tmp_path: Path) -> None:
     """With a model fitted on a log of known truth, a policy that the log hardly followed comes out within a third of what it truly causes, and costs what it must."""
     write_random(log_url, 4000)

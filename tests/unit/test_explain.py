@@ -60,7 +60,7 @@ def test_cost_of_exploring_is_told() -> None:
 
     told, silent = (explain(decided(context=context, rules=rules), "RUB") for rules in (AWAKE, greedy))
 
-    sms, email, push = 0.95 * 44.7, 20, 10
+    sms, email, push = 44.7 - 0.05 * 50, 20, 10
     cost = 0.01 * (sms + (sms - push) + (sms - email))
     begin, amount, rest = told[5].partition(" 0.97")
     assert (begin, rest[2:]) == (

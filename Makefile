@@ -72,7 +72,7 @@ bench-commits: $(VENV)/.dev
 bench-ledger: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.ledger $(LEDGER)
 
-## bench-frames: time and memory of writing and reading training data of a million decisions; takes 9 GB of disk
+## bench-frames: time and memory of writing training data of a million decisions, and of training on one and ten million; takes 13 GB of disk
 bench-frames: $(VENV)/.dev
 	$(PY) -m tests.benchmarks.frames $(FRAMES)
 

@@ -129,13 +129,7 @@ def account(row: LedgerRow | None, budget: Budget, rules: Rules, now: datetime) 
     if row is None or row.period_start != key:
         start = period_of(budget, rules, now).start
         return Account(spending=Spending(held_price=0.0 if row is None else row.held_price, price_time=start))
-    spending = Spending(
-        reserved_micros=row.reserved_micros,
-        committed_micros=row.committed_micros,
-        held_price=row.held_price,
-        price_time=from_micros(row.price_time),
-    )
-    return Account(spending=spending, leased_micros=row.leased_micros)
+    return Account(spending=_spending(row), leased_micros=row.leased_micros)
 
 
 def key_of(budget: Budget, rules: Rules, now: datetime) -> int:
@@ -203,12 +197,7 @@ def add_settled(
     row = work.find_budget(budget, key, ledger.holder, now)
     if row is None or row.period_start != key:
         return
-    spending = Spending(
-        reserved_micros=row.reserved_micros,
-        committed_micros=row.committed_micros,
-        held_price=row.held_price,
-        price_time=from_micros(row.price_time),
-    )
+    spending = _spending(row)
     moment = from_micros(now)
     for known in present_budgets(work, rules):
         if known.name == budget and key_of(known, rules, moment) == key:
@@ -229,6 +218,15 @@ def end_all(work: Unit, budget: Budget, rules: Rules, now: datetime) -> None:
     left, reserved, committed = work.end_leases(budget.name, key, _EVERYBODY, _EVER)
     if left or reserved or committed:
         add_settled(work, rules, budget.name, key, to_micros(now), Ledger(), reserved - left, committed)
+
+
+def _spending(row: LedgerRow) -> Spending:
+    return Spending(
+        reserved_micros=row.reserved_micros,
+        committed_micros=row.committed_micros,
+        held_price=row.held_price,
+        price_time=from_micros(row.price_time),
+    )
 
 
 def _lease(

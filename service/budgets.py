@@ -46,9 +46,11 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What decisions of one moment ask of a budget."""
+    """What decisions of one moment ask of a budget in its period then."""
 
     budget: str
+    key: int
+    """Under which start the period is stored."""
     need_micros: int
     """The most that they could have spent: their dearest eligible sends."""
     reservations: tuple[tuple[Decision, Reservation], ...]
@@ -153,18 +155,20 @@ def demands(rules: Rules, decisions: Sequence[Decision]) -> list[Demand]:
         need = max((before + dearest for before, dearest in asked if dearest), default=0)
         if need:
             reserved = [(decision, _reserved_of(decision, state)) for decision, state in counted]
+            now = counted[0][0].context.decide_time
             found.append(
                 Demand(
                     budget=budget.name,
+                    key=key_of(budget, rules, now),
                     need_micros=need,
                     reservations=tuple((d, reservation) for d, reservation in reserved if reservation is not None),
-                    now=counted[0][0].context.decide_time,
+                    now=now,
                 )
             )
     return found
 
 
-def lease(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -> None:
+def lease(work: Unit, asked: Iterable[Demand], ledger: Ledger) -> None:
     """Take what decisions ask out of leases; the first that the unit does, so that nothing is undone where they do not suffice.
 
     Raises
@@ -172,12 +176,11 @@ def lease(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -> 
     LeaseShort: they do not.
     """
     for demand in asked:
-        budget = _named(rules.budgets, demand.budget)
-        key = key_of(budget, rules, demand.now)
-        take(work, budget.name, key, to_micros(demand.now), ledger, demand.need_micros, demand.total_micros)
+        need, total = demand.need_micros, demand.total_micros
+        take(work, demand.budget, demand.key, to_micros(demand.now), ledger, need, total)
 
 
-def reserve(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -> Mapping[str, int]:
+def reserve(work: Unit, rules: Rules, asked: Sequence[Demand], ledger: Ledger) -> Mapping[str, int]:
     """Set aside what decisions kept in this unit of work are going to cost; return which budgets have leases now, until when.
 
     A unit that does not hold LEDGER has taken the money out of leases before.
@@ -187,19 +190,18 @@ def reserve(work: Unit, rules: Rules, asked: Iterable[Demand], ledger: Ledger) -
     BudgetShort: others have taken since what one of the decisions was to choose from.
     """
     granted: dict[str, int] = {}
+    present = {budget.name: budget for budget in present_budgets(work, rules)} if asked and ledger.is_held else {}
     for demand in asked:
         if ledger.is_held:
-            budget = _named(present_budgets(work, rules), demand.budget)
             need, total = demand.need_micros, demand.total_micros
-            granted |= charge(work, budget, rules, demand.now, ledger, need, total)
-        key = key_of(_named(rules.budgets, demand.budget), rules, demand.now)
+            granted |= charge(work, present[demand.budget], rules, demand.now, ledger, need, total)
         for decision, reserved in demand.reservations:
             work.insert_reservation(
                 ReservationRow(
                     decision_id=decision.context.decision_id,
                     step=decision.context.step,
                     budget=demand.budget,
-                    period_start=key,
+                    period_start=demand.key,
                     price_micros=reserved.amount_micros,
                     reserved_micros=reserved.amount_micros,
                     committed_micros=0,
@@ -264,10 +266,6 @@ def _change(work: Unit, rules: Rules, new: ReservationRow, old: ReservationRow, 
     committed = new.committed_micros - old.committed_micros
     add_settled(work, rules, old.budget, old.period_start, now, ledger, reserved, committed)
     return True
-
-
-def _named(budgets: Iterable[Budget], name: str) -> Budget:
-    return next(budget for budget in budgets if budget.name == name)
 
 
 def _reserved_of(decision: Decision, state: BudgetState) -> Reservation | None:

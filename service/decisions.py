@@ -331,7 +331,7 @@ class Decisions:
 
         def unit(work: Unit) -> list[bool]:
             if not ledger.is_held:
-                lease(work, self._rules, asked, ledger)
+                lease(work, asked, ledger)
             keep_person(work, person, rows[0].decide_time)
             kept = [work.insert_decision(row) for row in rows]
             if not any(kept):

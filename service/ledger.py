@@ -109,12 +109,11 @@ def present_budgets(reader: Reader, rules: Rules) -> tuple[Budget, ...]:
 
 def with_amounts(rules: Rules, amounts: Mapping[str, tuple[int | None, int]]) -> tuple[Budget, ...]:
     """Return the budgets of the rules with the amounts that operators gave them; where the file changed since, it holds again."""
-    found = []
-    for budget in rules.budgets:
-        amount, of_file = amounts.get(budget.name, (None, 0))
-        is_given = amount is not None and of_file == budget.amount
-        found.append(replace(budget, amount=amount or budget.amount) if is_given else budget)
-    return tuple(found)
+    return tuple(_with_amount(budget, *amounts.get(budget.name, (None, 0))) for budget in rules.budgets)
+
+
+def _with_amount(budget: Budget, amount: int | None, of_file: int) -> Budget:
+    return budget if amount is None or of_file != budget.amount else replace(budget, amount=amount)
 
 
 def account_of(reader: Reader, budget: Budget, rules: Rules, now: datetime, ledger: Ledger) -> Account:

@@ -2,8 +2,9 @@
 
 Two forms are fitted. The first is one model for all actions, no send among them (an S-learner: Kuenzel et al.
 2019, "Metalearners for estimating heterogeneous treatment effects"). The second is a funnel (training.funnel), for logs where
-orders are rare and seeing or clicking is not. The funnel serves, unless the one model is clearly nearer to the orders of the later part: log
-loss hardly sees effects that are small beside what happens anyway, and those are what the funnel is better at. Decisions are split
+orders are rare and seeing or clicking is not. The funnel serves, unless what the one model says that sends add is clearly nearer to the orders
+of the later part than what the funnel says. Both are added to the same expectation of no send, that of the one model: orders are mostly
+those that happen anyway, and who says these better would win whatever it says of sends. Decisions are split
 by time: trees are grown on the earlier part, their number and the calibration (Platt 1999) come from the later part, then a model
 of that many trees is grown on all.
 """
@@ -85,8 +86,13 @@ def fit(
     if funnel is not None:
         metrics["later.logloss_of_funnel"] = log_loss(later.response, funnel.p_later)
         metrics |= {f"funnel.{name.removeprefix('funnel.')}": value for name, value in funnel.metrics.items()}
-        if is_clearly_better(later.response, p_one, funnel.p_later):
-            progress("the one model serves: it is clearly nearer to the later orders than the funnel")
+        p_none = one.calibration.apply(one.raw_later_none)
+        p_by_funnel = np.clip(p_none + funnel.effect_later, 1e-6, 1 - 1e-6)
+        metrics["later.logloss_of_funnel_with_same_no_send"] = log_loss(later.response, p_by_funnel)
+        if is_clearly_better(later.response, p_one, p_by_funnel):
+            progress(
+                "the one model serves: what it says of sends is clearly nearer to the later orders than the funnel"
+            )
             funnel = None
         else:
             p_later = funnel.p_later

@@ -71,6 +71,8 @@ class FittedFunnel:
     description: FunnelDescription
     texts: dict[str, str]
     p_later: FloatArray
+    effect_later: FloatArray
+    """What the same models say that the later decisions added to it; 0 where nothing was sent."""
     metrics: dict[str, float]
 
 
@@ -170,12 +172,14 @@ def fit_funnel(
     )
     effect = _effect(data, description, stages, is_send & closed, earlier=False)
     description = replace(description, scale=_scale(data, is_send & closed, ~is_send & closed, effect))
-    later = _effect(data, description, stages, is_send & closed, earlier=True) * description.scale
-    p_later = np.clip(_logistic(organic.earlier_scores) + later, 1e-6, 1 - 1e-6)[is_later & closed]
+    is_asked = is_later & closed
+    effect_later = (_effect(data, description, stages, is_send & closed, earlier=True) * description.scale)[is_asked]
+    p_later = np.clip(_logistic(organic.earlier_scores)[is_asked] + effect_later, 1e-6, 1 - 1e-6)
     return FittedFunnel(
         description=description,
         texts={name: stage.text for name, stage in stages.items() if stage.text is not None},
         p_later=p_later,
+        effect_later=effect_later,
         metrics=fitting.metrics | {"funnel.scale": description.scale},
     )
 

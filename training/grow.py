@@ -1,6 +1,6 @@
 """Growing one LightGBM model for one label, with its number of trees and calibration from the later part of the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from models.bundle import Calibration
+from models.features import NO_SEND, Column, is_of_context
 from training.boosting import LOCAL, Engine, Rows
 from training.dataset import Dataset
 
@@ -49,6 +50,8 @@ class Grown:
     calibration: Calibration
     raw_later: FloatArray
     """Raw scores, by the model of the earlier part, of all later rows, shape (n_later,)."""
+    raw_later_none: FloatArray
+    """Likewise of the same rows had nothing been sent."""
     raw: FloatArray
     """Raw scores, by the model of all, of all rows, shape (n,)."""
     learning_curve: dict[str, list[float]] = field(default_factory=dict)
@@ -78,7 +81,10 @@ def grow(
     else:
         trees = min(_TREES_UNSEEN, hyper.trees)
         trial = engine.grow(settings, train, trees)
-    raw_later = np.asarray(trial.predict(matrix[is_later], raw_score=True, num_iteration=trees), dtype=np.float64)
+    raw_later, raw_none = (
+        np.asarray(trial.predict(rows, raw_score=True, num_iteration=trees), dtype=np.float64)
+        for rows in (matrix[is_later], as_no_send(data.columns, matrix[is_later]))
+    )
     slope, intercept = calibrate(raw_later[used[is_later]], label[later])
     final = engine.grow(settings, _rows(data, matrix, label, used), trees)
     gains = final.feature_importance(importance_type="gain")
@@ -87,11 +93,23 @@ def grow(
         trees=trees,
         calibration=Calibration(slope=slope, intercept=intercept),
         raw_later=raw_later,
+        raw_later_none=raw_none,
         raw=np.asarray(final.predict(matrix, raw_score=True), dtype=np.float64),
         learning_curve=dict(curves),
         importance={c.name: float(g) for c, g in zip(data.columns, gains, strict=True)},
         earlier_text=trial.model_to_string(num_iteration=trees),
     )
+
+
+def as_no_send(columns: Sequence[Column], matrix: FloatArray) -> FloatArray:
+    """Return the rows as they would be had nothing been sent, shape (n, n_columns): without what is of a channel or a time."""
+    found = matrix.copy()
+    for i, column in enumerate(columns):
+        if column.name == "channel":
+            found[:, i] = column.codes.get(NO_SEND, np.nan)
+        elif not is_of_context(column.name):
+            found[:, i] = np.nan
+    return found
 
 
 def parameters(hyper: Hyperparameters, rows: int) -> dict[str, object]:

@@ -8,10 +8,11 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features import BUILT_IN, NO_SEND
+from models.features import NO_SEND
 from models.local_time import zone
 from training.dataset import Dataset
 from training.fit import Fitted, observed_uplift, reliability
+from training.grow import as_no_send
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # the backend is set first
@@ -157,20 +158,15 @@ def gain_curve(later: Dataset, score: FloatArray, channel: str) -> FloatArray | 
 def uplift_scores(fitted: Fitted, channel: str) -> FloatArray:
     """Return P(order | sent through a channel) - P(order | no send) of later decisions by the one model of the earlier part, which did not see them."""
     model = lgb.Booster(model_str=fitted.earlier_text)
-    names = [column.name for column in fitted.description.columns]
-    categories = fitted.description.columns[names.index("channel")].categories
-    times = [
-        i for i, name in enumerate(names) if (known := BUILT_IN.get(name)) is not None and known.of_time is not None
-    ]
-
-    def predicted(of: str) -> FloatArray:
-        matrix = fitted.later.matrix.copy()
-        matrix[:, names.index("channel")] = categories.index(of) if of in categories else np.nan
-        if of == NO_SEND:
-            matrix[:, times] = np.nan
-        return np.asarray(model.predict(matrix), dtype=np.float64)
-
-    return predicted(channel) - predicted(NO_SEND)
+    columns = fitted.description.columns
+    place = next(i for i, column in enumerate(columns) if column.name == "channel")
+    sent = fitted.later.matrix.copy()
+    sent[:, place] = columns[place].codes.get(channel, np.nan)
+    by_send, by_none = (
+        np.asarray(model.predict(rows), dtype=np.float64) for rows in (sent, as_no_send(columns, fitted.later.matrix))
+    )
+    difference: FloatArray = by_send - by_none
+    return difference
 
 
 def _gain(fitted: Fitted, path: Path) -> Path | None:

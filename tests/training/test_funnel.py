@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.training.examples import NOW, context_at, dataset_of
 from training.dataset import Dataset
 from training.fit import fit, is_clearly_better
 from training.funnel import FittedFunnel, fit_funnel
-from training.grow import Hyperparameters
+from training.grow import Hyperparameters, as_no_send
 
 HYPER = Hyperparameters(trees=150, seed=3)
 CHANNELS = (NO_SEND, "push", "sms")
@@ -434,6 +435,37 @@ def test_funnel_serves_unless_the_one_model_is_clearly_better() -> None:
     assert {"later.logloss_of_funnel", "later.logloss_of_one_model", "funnel.notice.loss"} <= set(found.metrics)
     assert is_clearly_better(y, np.where(y > 0, 0.9, 0.1), np.full(len(y), 0.5))
     assert not is_clearly_better(y, np.full(len(y), 0.03), np.full(len(y), 0.03))
+
+
+@pytest.mark.parametrize(("baseline", "effect", "serves"), [(0.2, 1.0, True), (1.0, 40.0, False)])
+def test_funnel_is_judged_by_what_it_says_that_sends_add(
+    monkeypatch: pytest.MonkeyPatch, baseline: float, effect: float, serves: bool
+) -> None:
+    """A funnel far off in who orders anyway still serves; one whose effects are far off makes way for the one model."""
+
+    def far_off(*arguments: Any) -> FittedFunnel | None:
+        found = fit_funnel(*arguments)
+        assert found is not None
+        return replace(found, p_later=baseline * found.p_later, effect_later=effect * found.effect_later)
+
+    monkeypatch.setattr("training.fit.fit_funnel", far_off)
+
+    assert (fit(shop(8_000), HYPER, "shop", lambda _: None).funnel is not None) == serves
+
+
+def test_rows_without_a_send_keep_the_context_alone() -> None:
+    """Had nothing been sent, the channel is none, what is of a channel or a time is missing, and the context is as it was."""
+    columns = (
+        Column(name="x.attached", kind="number"),
+        Column(name="channel", kind="category", categories=("push", NO_SEND)),
+        Column(name="local_hour", kind="number"),
+        Column(name="channel_contacts_30d", kind="number"),
+        Column(name="contacts_7d", kind="number"),
+    )
+
+    found = as_no_send(columns, np.array([[7.0, 0.0, 13.0, 2.0, 5.0]]))
+
+    np.testing.assert_array_equal(found, [[7.0, 1.0, np.nan, np.nan, 5.0]])
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

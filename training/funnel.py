@@ -34,7 +34,8 @@ from training.rhythm import fit_rhythms
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 _LEAST_NOTICED = 200
-_LEAST_EVENTS, _LEAST_EARLIER = 30, 5
+_LEAST_EVENTS, _LEAST_EARLIER = 10, 5
+"""Of a stage that is fitted. Its weights are shrunk, so that a few events say little, and more than the mean rate of all does."""
 _LEAST_SENDS = 100
 """Sends of a channel from which its own lag is learned."""
 _ROUNDS = 2

@@ -208,7 +208,7 @@ def test_log_too_small_for_a_stage_says_which_and_what_stands_for_it(log_url: st
 
     fitted, said = trained(log_url, seen)
 
-    assert any(line.startswith("stage click: 0 clicks are too few, 30 are needed; being noticed") for line in said)
+    assert any(line.startswith("stage click: 0 clicks are too few, 10 are needed; being noticed") for line in said)
     assert any(line.startswith("stage unsubscribe: 0 events are too few") for line in said)
     if fitted.funnel is not None:
         assert set(fitted.funnel.notes) >= {"click", "unsubscribe"}

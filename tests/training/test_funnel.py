@@ -327,7 +327,7 @@ def test_seen_stands_for_a_click_where_nobody_clicked() -> None:
 
     found = fitted(data, said)
 
-    note = "0 clicks are too few, 30 are needed; being noticed stands for a click"
+    note = "0 clicks are too few, 10 are needed; being noticed stands for a click"
     assert found.description.notes["click"] == note
     assert f"stage click: {note}" in said
     curves = drawn(model_of(found), "push", 1)
@@ -343,7 +343,7 @@ def test_seen_stands_for_a_click_where_nobody_clicked() -> None:
 def test_stage_without_enough_to_learn_from_is_noted_and_stands_for_its_mean(
     stage: str, change: dict[str, float], events: int
 ) -> None:
-    """A stage with less than 30 events says the mean rate of everybody; the note names the stage, what is there, and what is needed."""
+    """A stage with less than 10 events says the mean rate of everybody; the note names the stage, what is there, and what is needed."""
     data = shop(4_000)
     (name, value), *_ = change.items()
     said: list[str] = []
@@ -351,12 +351,31 @@ def test_stage_without_enough_to_learn_from_is_noted_and_stands_for_its_mean(
     found = fitted(replace(data, **{name: np.full(len(data), value)}), said)  # type: ignore[arg-type]  # an array
 
     note = found.description.notes[stage]
-    assert note.startswith(f"{events} events are too few (30 are needed")
+    assert note.startswith(f"{events} events are too few (10 are needed")
     assert f"stage {stage}: {note}" in said
     assert stage not in found.texts
     weights = np.array(found.description.stages[stage].weights)
     assert np.count_nonzero(weights) == 1
     assert not found.description.stages[stage].has_trees
+
+
+def test_a_dozen_events_tell_who_orders_from_who_does_not() -> None:
+    """With some twelve orders after clicks, all of them by those attached to the app, the stage of orders is fitted and tells these from the others."""
+    data = shop(4_000)
+    attached = data.matrix[:, 1] > 0
+    buyers = np.flatnonzero(attached & (data.clicked > 0) & (np.arange(len(data)) % 8 == 0))
+    response = np.where(data.clicked > 0, 0.0, data.response)
+    response[buyers] = 1.0
+    assert 10 <= len(buyers) < 30
+
+    found = fitted(replace(data, response=response))
+
+    assert "order" not in found.description.notes
+    of_others, of_attached = (
+        float(curves.uplift[0] / curves.p_click[0])
+        for curves in (drawn(model_of(found), "push", who) for who in (0, 1))
+    )
+    assert of_attached > 2 * of_others
 
 
 def test_order_without_a_click_by_anybody_still_claims_nothing() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from service.store.engine import migrate
+from service.store.opening import migrate
 
 _USER = "nobody"
 """Whom the server runs as where the tests run as root, since it refuses to be root."""

@@ -31,7 +31,8 @@ from models.correction import REPORT_HOURS
 from models.errors import LogUnusable
 from models.features import BUILT_IN, CUSTOM_PREFIX, FEATURES, NO_SEND, Column, Encoder, category_name
 from models.record import features_from_json, from_micros, to_micros
-from service.store.engine import asking, describe, is_postgres, parse_url
+from service.store.engine import asking
+from service.store.url import describe, is_postgres, parse_url
 
 FloatArray = NDArray[np.float64]
 ActiveHours = tuple[tuple[int, ...], ...]

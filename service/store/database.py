@@ -7,12 +7,21 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 BUSY_SECONDS = 5.0
 """How long a statement may wait or run before the call is told to try again."""
+PURCHASES = ("order", "store_purchase")
+ENGAGED = ("seen", "opened", "clicked")
+ACTIVE = ("visit", *ENGAGED, *PURCHASES)
+KEYED = ("decisions", "outcomes", "contacts", "identities")
+"""Tables whose rows follow a person who is merged into another."""
 
 
 def lock_key(kind: str, name: str | bytes) -> int:
     """Return the number that a lock has, the same in every process: 63 bits of a hash."""
     body = name if isinstance(name, bytes) else name.encode()
     return int.from_bytes(hashlib.blake2b(body, digest_size=8, person=kind.encode()).digest()) >> 1
+
+
+MIGRATING = lock_key("table", "alembic_version")
+"""Under which a schema is brought up to date."""
 
 
 def tell(error: Exception) -> str:

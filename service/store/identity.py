@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.errors import SettingsInvalid, Violation
-from service.store.engine import folder_beside
 from service.store.store import Store
+from service.store.url import folder_beside
 
 _KEY_BYTES = 32
 

@@ -4,14 +4,15 @@ A decision's id begins with its time in milliseconds, so that the months are ran
 all steps of its cascade. What has no month, as under a simulated clock, is in the default partition: a missing one never fails a decision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-
-from sqlalchemy import Connection, text
+from typing import Any
 
 from service.store.database import lock_key
 
 _MAKING = lock_key("table", "decisions")
+Run = Callable[[str], Any]
+"""Runs a statement on a connection and returns a cursor; whoever hands it over commits."""
 AHEAD = 3
 """Months made beyond the present one."""
 
@@ -35,27 +36,25 @@ def name_of(month: datetime) -> str:
     return f"decisions_{month:%Y_%m}"
 
 
-def list_partitions(connection: Connection) -> list[str]:
+def list_partitions(run: Run) -> list[str]:
     """Return the names of the partitions that there are, but for the default one."""
-    found = connection.execute(
-        text(
-            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-            "WHERE i.inhparent = 'decisions'::regclass AND c.relname <> 'decisions_default' ORDER BY c.relname"
-        )
+    found = run(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = 'decisions'::regclass AND c.relname <> 'decisions_default' ORDER BY c.relname"
     )
     return [row[0] for row in found]
 
 
-def make_ahead(connection: Connection, now: datetime | None = None) -> list[str]:
+def make_ahead(run: Run, now: datetime | None = None) -> list[str]:
     """Make the partitions of this month and those ahead that are not there; return the names of those made.
 
     What the default partition has of such a month moves there.
     """
-    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MAKING})"))
-    known = set(list_partitions(connection))
+    run(f"SELECT pg_advisory_xact_lock({_MAKING})")
+    known = set(list_partitions(run))
     made = [month for month in _months(now or datetime.now(UTC)) if name_of(month) not in known]
     for month in made:
-        _make(connection, month)
+        _make(run, month)
     return [name_of(month) for month in made]
 
 
@@ -66,7 +65,7 @@ def _months(now: datetime) -> Iterator[datetime]:
         month = next_month(month)
 
 
-def _make(connection: Connection, month: datetime) -> None:
+def _make(run: Run, month: datetime) -> None:
     """Make a month's table beside the log, move into it what it is to have, and attach it; the log is locked only for the last."""
     name, first, last = name_of(month), first_id(month), first_id(next_month(month))
     span = f"decision_id >= '{first}' AND decision_id < '{last}'"
@@ -77,25 +76,25 @@ def _make(connection: Connection, month: datetime) -> None:
         f"WITH moved AS (DELETE FROM decisions_default WHERE {span} RETURNING *) INSERT INTO {name} SELECT * FROM moved",  # noqa: S608  # names and ids are made here
         f"ALTER TABLE decisions ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{last}')",
     ):
-        connection.execute(text(statement))
+        run(statement)
 
 
-def list_before(connection: Connection, cutoff: datetime) -> list[str]:
+def list_before(run: Run, cutoff: datetime) -> list[str]:
     """Return the names of the months that ended before a time."""
-    return [name for name in list_partitions(connection) if name < name_of(cutoff)]
+    return [name for name in list_partitions(run) if name < name_of(cutoff)]
 
 
-def is_older(connection: Connection, name: str, cutoff: datetime) -> bool:
+def is_older(run: Run, name: str, cutoff: datetime) -> bool:
     """Tell whether every step in a partition was decided before a time: a cascade's steps are where its first one is."""
-    newest = connection.execute(text(f"SELECT max(decide_time) FROM {name}")).scalar()  # noqa: S608  # a name of the catalogue
+    (newest,) = run(f"SELECT max(decide_time) FROM {name}").fetchone()  # noqa: S608  # a name of the catalogue
     return newest is None or newest < int(cutoff.timestamp() * 1_000_000)
 
 
-def drop(connection: Connection, name: str, cutoff: datetime) -> bool:
+def drop(run: Run, name: str, cutoff: datetime) -> bool:
     """Drop a partition if it is still older than a time."""
-    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-    connection.execute(text(f"LOCK TABLE ONLY decisions, {name} IN ACCESS EXCLUSIVE MODE"))
-    if not is_older(connection, name, cutoff):
+    run("SET LOCAL lock_timeout = '5s'")
+    run(f"LOCK TABLE ONLY decisions, {name} IN ACCESS EXCLUSIVE MODE")
+    if not is_older(run, name, cutoff):
         return False
-    connection.execute(text(f"DROP TABLE {name}"))
+    run(f"DROP TABLE {name}")
     return True

@@ -9,22 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
 import psycopg
+import structlog
 from psycopg import errors
 from psycopg.abc import PQGen
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import psycopg as dialect
-from sqlalchemy.engine import URL
 
 from models.errors import StoreUnavailable
-from service.store.database import BUSY_SECONDS, Cursor, Undone
-from service.store.schema import metadata
-from service.store.statements import compile_statements
+from service.store import partitions
+from service.store.database import BUSY_SECONDS, MIGRATING, Cursor, Undone, tell
+from service.store.sql import read_statements
+from service.store.url import Url
 
 T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 BROKEN: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InternalError, psycopg.ProgrammingError)
 """The last is of tables that are not there, or may not be written: nothing of a unit."""
 _LOCKED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
@@ -36,7 +37,17 @@ _LOCK = "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(%s::bigint[]) A
 
 @cache
 def _statements() -> dict[str, str]:
-    return compile_statements(dialect.dialect(), postgresql.insert)  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+    return read_statements("postgresql")
+
+
+_INSERT = re.compile(r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\)")
+
+
+@cache
+def _columns() -> dict[str, str]:
+    """Return the columns of every table that rows are inserted into, as its inserts name them: all of them."""
+    found = map(_INSERT.match, _statements().values())
+    return {match["table"]: match["columns"] for match in found if match}
 
 
 class Silent(psycopg.OperationalError):
@@ -58,7 +69,31 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise Silent(f"it has not answered for {limit:g} seconds") from error
 
 
-def connect(url: URL) -> Connection:
+def _conninfo(url: Url) -> str:
+    return replace(url, driver="postgresql").render(is_secret=False)
+
+
+def find_version(url: Url) -> str | None:
+    """Return the migration that a database's schema is at, None where it has none; who migrates it meanwhile is waited for."""
+    with psycopg.connect(_conninfo(url), connect_timeout=_CONNECT_SECONDS) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATING])
+        known = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+        if known is None or known[0] is None:
+            return None
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return found[0] if found else None
+
+
+def make_partitions(url: Url) -> None:
+    """Make the partitions of the next months; where that cannot be done now, the default one takes what they would have."""
+    try:
+        with psycopg.connect(_conninfo(url), connect_timeout=_CONNECT_SECONDS) as connection:
+            partitions.make_ahead(connection.execute)
+    except psycopg.DatabaseError as error:
+        _log.warning("no partitions made, run python -m service maintain", error=tell(error))
+
+
+def connect(url: Url) -> Connection:
     """Open a connection on which nothing waits for longer than BUSY_SECONDS, and a commit is on disk when it is answered."""
     limit = round(BUSY_SECONDS * 1000)
     settings = {
@@ -69,7 +104,7 @@ def connect(url: URL) -> Connection:
         "default_transaction_isolation": r"read\ committed",
     }
     return Connection.connect(
-        url.set(drivername="postgresql").render_as_string(hide_password=False),
+        _conninfo(url),
         autocommit=True,
         connect_timeout=_CONNECT_SECONDS,
         application_name="channel-choice",
@@ -83,17 +118,17 @@ def connect(url: URL) -> Connection:
 
 @cache
 def _tables(name: str) -> frozenset[str]:
-    """Return the tables that a statement has to do with."""
+    """Return the tables that rows are inserted into and a statement has to do with."""
     words = set(re.findall(r"\w+", _statements()[name]))
-    return frozenset(words & set(metadata.tables))
+    return frozenset(words & _columns().keys())
 
 
 @cache
 def _copy(name: str) -> tuple[str, tuple[str, ...]]:
     """Return the COPY that does what an insert does for many rows, and its columns."""
     (table,) = _tables(name)
-    columns = tuple(metadata.tables[table].columns.keys())
-    return f"COPY {table} ({', '.join(columns)}) FROM STDIN", columns
+    columns = _columns()[table]
+    return f"COPY {table} ({columns}) FROM STDIN", tuple(columns.split(", "))
 
 
 class PostgresCursor:
@@ -178,7 +213,7 @@ class PostgresSession:
     written anything needs none, and one that fails later, which is rare, has its group run again carefully.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: Url) -> None:
         self._url = url
         self.broken = BROKEN
         self._open()
@@ -262,7 +297,7 @@ class PostgresSession:
 class Postgres:
     """A PostgreSQL database; threads that read share a bounded number of connections."""
 
-    def __init__(self, url: URL, connections: int) -> None:
+    def __init__(self, url: Url, connections: int) -> None:
         self.broken: tuple[type[Exception], ...] = (psycopg.Error,)
         self.is_shared = True
         self._url = url

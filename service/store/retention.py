@@ -8,7 +8,9 @@ from sqlalchemy import Connection, Engine, text
 
 from models.record import to_micros
 from service.store import partitions
-from service.store.engine import is_postgres, make_engine, migrate, parse_url
+from service.store.engine import make_engine
+from service.store.opening import migrate
+from service.store.url import is_postgres, parse_url
 
 _CHUNK = 2000
 _OLD = """
@@ -50,7 +52,7 @@ def maintain(url: str, now: datetime, keep_decisions_from: datetime | None, keep
     try:
         if is_postgres(parsed):
             with engine.begin() as connection:
-                made = partitions.make_ahead(connection, now)
+                made = partitions.make_ahead(connection.exec_driver_sql, now)
         if keep_decisions_from is None:
             return Maintained(made=made)
         table = "decisions"
@@ -71,17 +73,17 @@ def maintain(url: str, now: datetime, keep_decisions_from: datetime | None, keep
 
 def _old_partitions(engine: Engine, cutoff: datetime) -> list[str]:
     with engine.begin() as connection:
-        return partitions.list_before(connection, cutoff)
+        return partitions.list_before(connection.exec_driver_sql, cutoff)
 
 
 def _drop(engine: Engine, name: str, cutoff: datetime, deleted: Counter[str]) -> bool:
     """Drop a partition unless a cascade of it went on since; first what goes with it, so that the log is locked only for the last."""
     with engine.begin() as connection:
-        if not partitions.is_older(connection, name, cutoff):
+        if not partitions.is_older(connection.exec_driver_sql, name, cutoff):
             return False
         _delete_following(connection, name, "true", {}, deleted)
     with engine.begin() as connection:
-        return partitions.drop(connection, name, cutoff)
+        return partitions.drop(connection.exec_driver_sql, name, cutoff)
 
 
 def _delete_decisions(engine: Engine, table: str, limit: int, deleted: Counter[str]) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import URL
-
 from service.store.database import BUSY_SECONDS, Cursor
-from service.store.statements import compile_statements
+from service.store.sql import read_statements
+from service.store.url import Url
 
 T = TypeVar("T")
 BROKEN = (sqlite3.OperationalError,)
@@ -18,10 +16,10 @@ BROKEN = (sqlite3.OperationalError,)
 
 @cache
 def _statements() -> dict[str, str]:
-    return compile_statements(sqlite.dialect(paramstyle="named"), sqlite.insert)
+    return read_statements("sqlite")
 
 
-def connect(url: URL) -> sqlite3.Connection:
+def connect(url: Url) -> sqlite3.Connection:
     """Open a connection that survives kill and power loss (WAL, full synchronisation), can be read while written, and wipes what it deletes."""
     connection = sqlite3.connect(str(url.database), timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
     try:
@@ -33,6 +31,18 @@ def connect(url: URL) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def find_version(url: Url) -> str | None:
+    """Return the migration that a file's schema is at, None where it has none; asked as its only writer, which another process may not be."""
+    connection = connect(url)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+        found = known and connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    finally:
+        connection.close()
+    return found[0] if found else None
 
 
 class SqliteCursor:
@@ -110,7 +120,7 @@ class SqliteSession:
 class Sqlite:
     """An SQLite file; every thread that reads has a connection of its own."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: Url) -> None:
         self.broken: tuple[type[Exception], ...] = (sqlite3.Error,)
         self.is_shared = False
         self._url = url

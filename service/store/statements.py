@@ -1,6 +1,7 @@
-"""Every statement of the store, written in SQLAlchemy Core and compiled once into the SQL of an engine.
+"""Every statement of the store, written in SQLAlchemy Core; `python -m service.store.statements` compiles them into the SQL of each engine.
 
-The hot path then speaks to the driver: building and running a Core statement costs several times what the database needs to answer it.
+What it writes is part of the repository, and a test holds it to what is said here. The server reads that alone (service.store.sql) and speaks
+to the driver: SQLAlchemy would cost it memory and time at its start, and to run a Core statement costs several times what the database needs to answer it.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,16 +23,14 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.sql.expression import ClauseElement
 
 from models.correction import ORDERS
 from service.store import schema
-
-PURCHASES = ("order", "store_purchase")
-ENGAGED = ("seen", "opened", "clicked")
-ACTIVE = ("visit", *ENGAGED, *PURCHASES)
-KEYED = (schema.decisions, schema.outcomes, schema.contacts, schema.identities)
-"""Tables whose rows follow a person who is merged into another."""
+from service.store.database import ACTIVE, KEYED, PURCHASES
+from service.store.sql import write_statements
 
 _d, _o, _c, _s = schema.decisions.c, schema.outcomes.c, schema.contacts.c, schema.statistics.c
 _b, _r, _i, _p = schema.budgets.c, schema.reservations.c, schema.identities.c, schema.customers.c
@@ -322,7 +321,7 @@ _WRITES: dict[str, ClauseElement] = {
     .where(_o.customer_key == bindparam("key_customer_key")),
     "delete_contacts": schema.contacts.delete().where(_c.customer_key == bindparam("customer_key")),
     "delete_identities": schema.identities.delete().where(_i.customer_key == bindparam("customer_key")),
-    **{f"move_{table.name}": _update(table, ["customer_key"], ["customer_key"]) for table in KEYED},
+    **{f"move_{name}": _update(schema.metadata.tables[name], ["customer_key"], ["customer_key"]) for name in KEYED},
 }
 
 
@@ -343,8 +342,15 @@ def _add(
     return found
 
 
-def compile_statements(dialect: Dialect, insert: Callable[[Table], Any]) -> dict[str, str]:
-    """Return the SQL of every statement by name; `insert` is the dialect's own, which knows conflicts."""
+def compile_statements(engine: str) -> dict[str, str]:
+    """Return the SQL of every statement by name, for sqlite or postgresql."""
+    if engine == "sqlite":
+        return _compile(sqlite.dialect(paramstyle="named"), sqlite.insert)
+    return _compile(psycopg.dialect(), postgresql.insert)  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+
+def _compile(dialect: Dialect, insert: Callable[[Table], Any]) -> dict[str, str]:
+    """Compile all statements; `insert` is the dialect's own, which knows conflicts."""
     upserts = {
         "insert_request": _unless_there(schema.requests, insert),
         "insert_customer": _unless_there(schema.customers, insert),
@@ -357,4 +363,14 @@ def compile_statements(dialect: Dialect, insert: Callable[[Table], Any]) -> dict
         "add_lease": _add(schema.leases, insert, ["reserved_micros", "committed_micros"]),
     }
     clauses = _READS | _WRITES | upserts
-    return {name: str(clause.compile(dialect=dialect)) for name, clause in clauses.items()}
+    return {name: _tidy(str(clause.compile(dialect=dialect))) for name, clause in clauses.items()}
+
+
+def _tidy(sql: str) -> str:
+    """Take the spaces off the ends of lines, which SQLAlchemy leaves there."""
+    return "\n".join(line.rstrip() for line in sql.strip().splitlines())
+
+
+if __name__ == "__main__":
+    for name in ("sqlite", "postgresql"):
+        write_statements(name, compile_statements(name))

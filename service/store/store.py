@@ -7,13 +7,12 @@ from typing import Any, TypeVar, cast
 
 from models.correction import Cell, Sums
 from models.errors import StoreUnavailable
-from service.store.database import Cursor, lock_key, tell
-from service.store.engine import open_database
+from service.store.database import ACTIVE as ACTIVE
+from service.store.database import ENGAGED as ENGAGED
+from service.store.database import KEYED, Cursor, lock_key, tell
+from service.store.database import PURCHASES as PURCHASES
+from service.store.opening import open_database
 from service.store.profile import Profile, profile_from_json, profile_to_json
-from service.store.statements import ACTIVE as ACTIVE
-from service.store.statements import ENGAGED as ENGAGED
-from service.store.statements import KEYED
-from service.store.statements import PURCHASES as PURCHASES
 from service.store.writer import GroupWriter
 
 T = TypeVar("T")
@@ -628,7 +627,7 @@ class Unit(Reader):
         for loser in losers:
             profile = (self.find_profile(loser) or Profile()).updated(profile)
             for table in KEYED:
-                self._run(f"move_{table.name}", {"key_customer_key": loser, "new_customer_key": winner})
+                self._run(f"move_{table}", {"key_customer_key": loser, "new_customer_key": winner})
             self._run("delete_customer", {"customer_key": loser})
         self.update_profile(winner, profile, moment)
         self.touch_customer(winner)

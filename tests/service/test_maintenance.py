@@ -10,7 +10,8 @@ from models.errors import SettingsInvalid
 from service.gen.channelchoice.v1.outcome_pb2 import OUTCOME_TYPE_ORDER, OUTCOME_TYPE_SENT
 from service.maintenance import maintain_all
 from service.store import partitions
-from service.store.engine import make_engine, parse_url
+from service.store.engine import make_engine
+from service.store.url import parse_url
 from tests.postgres import PostgresServer
 from tests.service import served
 from tests.service.examples import DAY, NOW, RULES, choose_request, outcome
@@ -27,7 +28,7 @@ amount = "100"
 def make_ahead(url: str, now: datetime) -> list[str]:
     engine = make_engine(parse_url(url))
     with engine.begin() as connection:
-        made = partitions.make_ahead(connection, now)
+        made = partitions.make_ahead(connection.exec_driver_sql, now)
     engine.dispose()
     return made
 

@@ -20,8 +20,10 @@ from alembic.script import ScriptDirectory
 from models.errors import SettingsInvalid, StoreInvalid, StoreUnavailable
 from service.store import schema, sqlite
 from service.store.database import Cursor
-from service.store.engine import HEAD, MIGRATIONS, asking, make_engine, parse_url
+from service.store.engine import MIGRATIONS, asking, make_engine
+from service.store.opening import HEAD
 from service.store.store import ContactRow, PauseRow, Store, Unit
+from service.store.url import parse_url
 from service.store.writer import GroupWriter
 from tests.postgres import PostgresServer
 from tests.service import served

@@ -90,9 +90,9 @@ def _import(options: argparse.Namespace) -> None:
         raise LogUnusable(f"--rules belongs to --log parquet; the {options.log} log has rules of its own")
     from tqdm import tqdm
 
-    from service.store.engine import parse_url
     from service.store.identity import load_keys
     from service.store.store import Store
+    from service.store.url import parse_url
     from training.journal import customer_hash, write_log
     from training.logs import hillstrom, starbucks
 
@@ -126,9 +126,9 @@ def _import(options: argparse.Namespace) -> None:
 def _import_parquet(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service.store.engine import folder_beside
     from service.store.identity import load_keys
     from service.store.store import Store
+    from service.store.url import folder_beside
     from training.logs.history import write_checked
     from training.logs.shards import open_log
 

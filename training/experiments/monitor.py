@@ -16,7 +16,7 @@ from models.errors import LogUnusable
 from models.rules import Experiment, Rules, read_rules
 from service.gen.channelchoice.v1.admin_service_pb2 import EXPERIMENT_STATE_STOPPED, UpdateExperimentRequest
 from service.gen.channelchoice.v1.admin_service_pb2_grpc import AdminServiceStub
-from service.store.engine import describe, parse_url
+from service.store.url import describe, parse_url
 from training.experiments.analysis import Analysis, analyse
 from training.experiments.people import read_people
 from training.experiments.report import find_experiment, read_changes, summary

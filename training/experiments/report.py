@@ -11,8 +11,9 @@ from sqlalchemy import text
 
 from models.errors import LogUnusable
 from models.rules import Experiment, Rules, read_rules
-from service.store.engine import asking, describe, parse_url
+from service.store.engine import asking
 from service.store.store import ExperimentChangeRow
+from service.store.url import describe, parse_url
 from training.experiments.analysis import Analysis, analyse
 from training.experiments.goals import Track, track_goals
 from training.experiments.kpis import KPIS

@@ -9,8 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from models.errors import SettingsInvalid, Violation
 
@@ -20,10 +19,10 @@ _PASSWORD = re.compile(r"^(\w[\w+]*://[^:/@]*:).*@")
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Each is set by an environment variable of its name under CHANNEL_CHOICE_, or by the option of that name."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     address: str = "127.0.0.1:50051"
     """Host and port to listen on; port 0 takes a free one."""
@@ -111,8 +110,10 @@ def load_settings(options: dict[str, object] | None = None) -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     violations = [Violation(field=name, description="no such setting; mend its spelling") for name in unknown]
+    said = {name.lower(): value for name, value in os.environ.items()}
+    found = {name: said[key] for name in Settings.model_fields if (key := f"{PREFIX}{name}".lower()) in said}
     try:
-        settings = Settings(**(options or {}))  # type: ignore[arg-type]  # pydantic checks what the command line gave
+        settings = Settings.model_validate(found | (options or {}))
     except ValidationError as error:
         violations += [
             Violation(field=".".join(map(str, e["loc"])), description=f"{e['msg']}; it is {e['input']!r}")

@@ -122,6 +122,17 @@ def test_a_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch, name: st
     assert name in refusal({})
 
 
+def test_the_environment_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of upper and of lower case set what they name, each checked like an option."""
+    monkeypatch.setenv("CHANNEL_CHOICE_WORKERS", "3")
+    monkeypatch.setenv("channel_choice_log_level", "debug")
+    settings = load_settings()
+    monkeypatch.setenv("CHANNEL_CHOICE_STREAMS", "none")
+
+    assert (settings.workers, settings.log_level) == (3, "debug")
+    assert "valid integer" in refusal({})["streams"]
+
+
 def test_an_option_goes_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said on the command line holds."""
     monkeypatch.setenv("CHANNEL_CHOICE_WORKERS", "3")

@@ -121,12 +121,10 @@ def _serve(settings: Settings, began: float, *, is_example: bool) -> int:
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     from service.app import open_app
-    from service.log import set_up_log
+    from service.log import get_logger, set_up_log
 
     set_up_log(settings)
-    import structlog
-
-    log = structlog.get_logger("service")
+    log = get_logger("service")
     with open_app(settings) as app:
         _settle()
         app.server.start()

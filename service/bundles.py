@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import structlog
-
 from models.bundle import Bundle, TimeLimit, load_bundle
 from models.errors import BundleError
 from service.clock import Clock
+from service.log import get_logger
 from service.registry import Registry, is_alias
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _NO_LIMIT = 3600.0
 
 

@@ -1,14 +1,35 @@
 """Log lines: structured, to standard error; no line ever carries an identity."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import structlog
+if TYPE_CHECKING:
+    from service.settings import Settings
 
-from service.settings import Settings
+
+@contextlib.contextmanager
+def _as_if_absent(name: str) -> Iterator[None]:
+    """Let imports within the block find that a library is not installed, unless it was imported before."""
+    is_known = name in sys.modules
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # Python's own way to say that there is no such module
+    try:
+        yield
+    finally:
+        if not is_known:
+            del sys.modules[name]
 
 
-def set_up_log(settings: Settings) -> None:
+# Where rich is installed, as beside what training needs, structlog would take it for tracebacks that no line here has: 4 MB of each process.
+with _as_if_absent("rich"):
+    import structlog
+
+get_logger = structlog.get_logger
+
+
+def set_up_log(settings: "Settings") -> None:
     """Set the format and level of all log lines."""
     renderer = (
         structlog.processors.JSONRenderer()

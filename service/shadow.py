@@ -23,7 +23,6 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from models.actions import ActionTable
@@ -34,8 +33,9 @@ from models.experiments import rules_under
 from models.features import Action
 from models.rules import Rules
 from service.bundles import BundleHolder
+from service.log import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 FloatArray = NDArray[np.float64]
 _EVERYTHING = 1e9
 """An optimism under which no paid channel is left out for its price."""

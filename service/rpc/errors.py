@@ -5,7 +5,6 @@ from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-import structlog
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
@@ -27,8 +26,9 @@ from models.errors import (
     Violation,
 )
 from service.gen.channelchoice.v1 import status_pb2 as status_pb
+from service.log import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 DOMAIN = "channelchoice.v1"
 _MOST_TEXT = 200

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 import grpc
-import structlog
 
 from models.correction import Correction
 from models.decide import Decision
@@ -30,6 +29,7 @@ from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
 from service.gen.channelchoice.v1 import outcome_service_pb2 as report_pb
 from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grpc
 from service.learning import Learner
+from service.log import get_logger
 from service.outcomes import Outcomes, Reported, Status
 from service.rpc import parse
 from service.rpc.answer import (
@@ -48,7 +48,7 @@ from service.shadow import Shadow
 from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 MAX_BATCH = 500
 MAX_OUTCOMES = 1000
 MAX_CUSTOMERS = 500

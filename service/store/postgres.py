@@ -14,18 +14,18 @@ from functools import cache
 from typing import Any, TypeVar
 
 import psycopg
-import structlog
 from psycopg import errors
 from psycopg.abc import PQGen
 
 from models.errors import StoreUnavailable
+from service.log import get_logger
 from service.store import partitions
 from service.store.database import BUSY_SECONDS, MIGRATING, Cursor, Undone, tell
 from service.store.sql import read_statements
 from service.store.url import Url
 
 T = TypeVar("T")
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 BROKEN: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InternalError, psycopg.ProgrammingError)
 """The last is of tables that are not there, or may not be written: nothing of a unit."""
 _LOCKED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)

@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from models.correction import Cell, Sums
@@ -250,12 +251,14 @@ _HISTORY_PARTS = (
 )
 
 
+@cache
 def _names(row: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(row))
 
 
 def _values(row: object) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _names(type(row))}
+    kind: Any = type(row)
+    return {name: getattr(row, name) for name in _names(kind)}
 
 
 class Reader:

@@ -394,6 +394,29 @@ def test_a_write_is_seen_by_every_reader_once_it_is_answered(store: Store) -> No
         assert all(pool.map(write_and_look, range(64)))
 
 
+def test_readers_that_take_turns_share_a_connection(tmp_path: Path) -> None:
+    """An SQLite file has as many connections as threads read it at the same moment, not as threads have ever read it."""
+    Store(sqlite_in(tmp_path)).close()
+    database = sqlite.Sqlite(parse_url(sqlite_in(tmp_path)))
+    opened: list[Cursor] = []
+
+    def read_one_after_another(_: int) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(database.reading, opened.append).result(10)
+
+    def read_within(cursor: Cursor) -> None:
+        opened.append(cursor)
+        database.reading(opened.append)
+
+    for number in range(4):
+        read_one_after_another(number)
+    database.reading(read_within)
+    database.close()
+
+    assert len(set(map(id, opened[:5]))) == 1
+    assert opened[5] is not opened[4]
+
+
 def test_every_connection_is_durable(tmp_path: Path) -> None:
     """SQLite is in WAL mode, so that readers do not wait for writers, and synchronises fully."""
     connection = sqlite.connect(parse_url(sqlite_in(tmp_path)))

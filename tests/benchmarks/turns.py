@@ -115,22 +115,21 @@ def _requests(world: World, name: str, case: str, count: int) -> list[bytes]:
     ]
 
 
-def _in_checkout(checkout: Path, world: World, calls: int) -> dict[str, tuple[float, str]]:
-    """Run everything in a process of its own on a copy of the world, with the code of a checkout."""
+def in_checkout(script: str, checkout: Path, world: World, calls: int) -> Any:
+    """Run a script of benchmarks in a process of its own on a copy of the world, with the code of a checkout; return what it printed last."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / world.name
         shutil.copytree(world.folder, copy)
         told = json.dumps([world.name, str(copy), world.channels, world.slot_hours, calls])
         ran = subprocess.run(
-            [sys.executable, __file__, "--told", told],
+            [sys.executable, script, "--told", told],
             cwd=checkout,
             env=os.environ | {"PYTHONPATH": str(checkout)},
             capture_output=True,
             text=True,
             check=True,
         )
-    found: dict[str, tuple[float, str]] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def main() -> int:
@@ -152,7 +151,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for world in make_worlds(Path(folder)):
             prepare(world, _CUSTOMERS)
-            rounds = [[_in_checkout(it, world, options.calls) for it in checkouts] for _ in range(options.rounds)]
+            rounds = [
+                [in_checkout(__file__, it, world, options.calls) for it in checkouts] for _ in range(options.rounds)
+            ]
             for name in (*_CASES, _BATCH):
                 before, after = (statistics.median(pair[side][name][0] for pair in rounds) for side in (0, 1))
                 same = all(pair[0][name][1] == pair[1][name][1] for pair in rounds)

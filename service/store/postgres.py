@@ -70,7 +70,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def _conninfo(url: Url) -> str:
-    return replace(url, driver="postgresql").render(is_secret=False)
+    return replace(url, driver="postgresql").render(is_shown=False)
 
 
 def find_version(url: Url) -> str | None:

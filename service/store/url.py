@@ -37,12 +37,12 @@ class Url:
     def engine(self) -> str:
         return self.driver.partition("+")[0]
 
-    def render(self, *, is_secret: bool = True) -> str:
-        """Return it for whoever connects by it; for messages, where it is secret, without its password."""
+    def render(self, *, is_shown: bool = True) -> str:
+        """Return it without its password, since it is shown to somebody; or, where it is not, with it, to connect by."""
         user = "" if self.user is None else quote(self.user, safe=" +")
         if self.user is not None:
             if self.password is not None:
-                user += ":" + ("***" if is_secret else quote(self.password, safe=" +"))
+                user += ":" + ("***" if is_shown else quote(self.password, safe=" +"))
             user += "@"
         host = "" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
         port = f":{int(self.port)}" if self.port else ""

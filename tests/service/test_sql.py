@@ -48,7 +48,7 @@ def test_urls_are_read_as_sqlalchemy_reads_them(
     assert (found.driver, found.user, found.password) == (expected.drivername, expected.username, expected.password)
     assert (found.host, found.database) == (expected.host, expected.database)
     assert found.render() == expected.render_as_string()
-    assert found.render(is_secret=False) == expected.render_as_string(hide_password=False)
+    assert found.render(is_shown=False) == expected.render_as_string(hide_password=False)
 
 
 def test_a_password_is_never_shown() -> None:

@@ -11,6 +11,7 @@ here, as an expectation; only prices and payments are integers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from models.budget import shadow_price_of
 from models.context import Context
 from models.curves import PLAIN_KEPT, Curves
 from models.eligibility import EligibleChannel
-from models.features import NO_SEND, Action
+from models.features import NO_SEND
 from models.rules import Rules
+from models.slate import Action, Actions
 
 FloatArray = NDArray[np.float64]
 _NO_SEND = Action(channel=NO_SEND)
@@ -61,15 +63,18 @@ class ActionTable:
     def __len__(self) -> int:
         return len(self.actions)
 
+    @property
+    def listed(self) -> Actions:
+        """The actions with what follows from them alone."""
+        return Actions.of(self.actions)
+
     def keep(self, mask: NDArray[np.bool_]) -> "ActionTable":
         """Return the table of the actions for which the mask, shape (n,), is true."""
         if mask.all():
             return self
         arrays = {name: getattr(self, name)[mask] for name in _ARRAYS}
-        actions = tuple(action for action, kept in zip(self.actions, mask, strict=True) if kept)
-        sends = np.array([action.send_time is not None for action in self.actions], dtype=bool)
-        curves = None if self.curves is None else self.curves.keep(mask[sends])
-        return ActionTable(actions=actions, curves=curves, **arrays)
+        curves = None if self.curves is None else self.curves.keep(mask[self.listed.is_send])
+        return ActionTable(actions=self.listed.part(mask), curves=curves, **arrays)
 
 
 _ARRAYS = (
@@ -87,10 +92,21 @@ _ARRAYS = (
 )
 
 
-def list_actions(eligible: Sequence[EligibleChannel]) -> tuple[Action, ...]:
-    """Return no send and then every eligible channel with each of its slots."""
-    sends = [Action(channel=c.channel, send_time=slot.start) for c in eligible for slot in c.slots]
-    return (_NO_SEND, *sends)
+_MOST_LISTED = 32
+_listed: dict[tuple[tuple[str, int], ...], tuple[Actions, Sequence[EligibleChannel]]] = {}
+"""Lists by channels and identity of their slots, and what keeps these slots from being others'."""
+
+
+def list_actions(eligible: Sequence[EligibleChannel]) -> Actions:
+    """Return no send and then every eligible channel with each of its slots; the same object for the same slots of the same channels."""
+    key = tuple((c.channel, id(c.slots)) for c in eligible)
+    found = _listed.get(key)
+    if found is None:
+        sends = [Action(channel=c.channel, send_time=slot.start) for c in eligible for slot in c.slots]
+        if len(_listed) >= _MOST_LISTED:
+            _listed.clear()
+        found = _listed[key] = (Actions((_NO_SEND, *sends)), tuple(eligible))
+    return found[0]
 
 
 def value_actions(
@@ -98,7 +114,7 @@ def value_actions(
     rules: Rules,
     eligible: Sequence[EligibleChannel],
     estimate: Estimate,
-    listed: tuple[Action, ...] | None = None,
+    listed: Actions | None = None,
 ) -> ActionTable:
     """Put a value on every action of `list_actions(eligible)`, or `listed` where that is at hand, of which `estimate` holds the probabilities.
 
@@ -106,11 +122,11 @@ def value_actions(
     """
     message = context.message
     actions = list_actions(eligible) if listed is None else listed
-    counts = [len(c.slots) for c in eligible]
-    price = np.concatenate([[0.0], np.repeat([float(c.price_micros) for c in eligible], counts)])
+    of = actions.once("eligible", lambda: _repeated(eligible))
+    price = np.array([0.0, *(float(c.price_micros) for c in eligible)])[of]
     worth = [shadow_price_of(context.budgets, c.channel) if c.price_micros else 0.0 for c in eligible]
-    shadow_price = np.concatenate([[0.0], np.repeat(worth, counts)])
-    is_paid = np.concatenate([[False], np.repeat([c.is_paid for c in eligible], counts).astype(bool)])
+    shadow_price = np.array([0.0, *worth])[of] if any(worth) else np.zeros(len(actions))
+    is_paid = np.array([False, *(c.is_paid for c in eligible)], dtype=np.bool_)[of]
     p_unsubscribe = estimate.p_unsubscribe.copy()
     p_unsubscribe[0] = 0.0
     uplift = estimate.p_response - estimate.p_response[0]
@@ -138,12 +154,22 @@ def value_actions(
     )
 
 
-def _relevance(context: Context, actions: Sequence[Action]) -> FloatArray:
+def _repeated(eligible: Sequence[EligibleChannel]) -> NDArray[np.intp]:
+    """Return the place of each action's channel among the eligible ones, from 1; 0 of no send."""
+    return np.repeat(np.arange(len(eligible) + 1), [1, *(len(c.slots) for c in eligible)])
+
+
+def _relevance(context: Context, actions: Actions) -> FloatArray:
     half_life = context.message.relevance_half_life_seconds
     if half_life is None:
         return np.ones(len(actions))
     start = (
         max(context.message.earliest_time, context.decide_time) if context.step == 1 else context.message.earliest_time
     )
-    lag = [0.0 if a.send_time is None else (a.send_time - start).total_seconds() for a in actions]
-    return np.exp2(-np.array(lag) / half_life)
+    lag = actions.once(("lag", start), lambda: _lags(actions, start))
+    return np.exp2(-lag / half_life)
+
+
+def _lags(actions: Actions, start: datetime) -> FloatArray:
+    """Return the seconds from a time to each send, 0 of no send."""
+    return np.array([0.0 if a.send_time is None else (a.send_time - start).total_seconds() for a in actions])

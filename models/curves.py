@@ -28,6 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import compress
 from typing import Annotated, Any
 
 import numpy as np
@@ -38,8 +39,9 @@ from models import compiled
 from models.booster import Booster
 from models.context import Context
 from models.correction import GROUP_EDGES, ORDER_HOURS, Forecast
-from models.features import Action, Column, Encoder, is_of_context
+from models.features import Column, Encoder, is_of_context
 from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week
+from models.slate import Action, Actions
 from models.stage import Design, Scaling, linear_scores, sums_by_channel
 
 FloatArray = NDArray[np.float64]
@@ -210,7 +212,7 @@ class Curves:
         """Return the curves of the sends for which the mask, shape (m,), is true."""
         return replace(
             self,
-            channel=tuple(name for name, kept in zip(self.channel, mask, strict=True) if kept),
+            channel=tuple(compress(self.channel, mask.tolist())),
             row=None if self.row is None else self.row[mask],
             **{name: getattr(self, name)[mask] for name in _BY_SEND},
         )
@@ -734,10 +736,9 @@ def made_before(context: Context) -> tuple[Made, ...]:
     )
 
 
-def sends_of(actions: Sequence[Action]) -> list[tuple[str, float]]:
+def sends_of(actions: Sequence[Action]) -> tuple[tuple[str, float], ...]:
     """Return the sends among actions as (channel, hours since 1970)."""
-    hours = {moment: moment.timestamp() / 3600 for moment in {a.send_time for a in actions} if moment is not None}
-    return [(a.channel, hours[a.send_time]) for a in actions if a.send_time is not None]
+    return Actions.of(actions).timed
 
 
 PLAIN_KEPT = 0.8
@@ -753,36 +754,60 @@ def plain_curves(
     wait_hours: FloatArray,
     margin_micros: float,
     harm_micros: float,
+    lags: "PlainLags | None" = None,
 ) -> Curves:
     """Return curves of sends of which only the uplift is known; arrays have shape (m,).
 
-    Reactions come with an exponential lag of half the channel's usual wait; interest spreads as in the module's formula, with sigma 1.
+    Reactions come with an exponential lag of half the channel's usual wait; interest spreads as in the module's formula, with sigma 1. `lags` are
+    those of the sends and their waits where they are at hand.
     """
-    hours = [hour for _, hour in sends]
-    grid = _Grid.of(context, hours, ())
-    start = grid.cells_of(hours)
-    lags, row = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
+    how = plain_lags(context, sends, wait_hours) if lags is None else lags
     spread = math.sqrt(1 + 0.346 * _PLAIN_INTEREST**2)
     chance = np.minimum(np.maximum(uplift, 1e-9), 0.98)
     q = _logistic(spread * np.log(chance / (1 - chance))[:, None] + _PLAIN_INTEREST * _NODES)
     q = q * (chance / (q @ _NODE_WEIGHTS))[:, None]
     q = np.where((uplift > 0)[:, None], np.minimum(q, 1.0), 0.0)
-    worth, before = _plain_reactions(lags, row, q, uplift, p_unsubscribe, margin_micros, harm_micros)
+    worth, before = _plain_reactions(how.lags, how.row, q, uplift, p_unsubscribe, margin_micros, harm_micros)
+    cells = len(how.begin)
     return Curves(
-        channel=tuple(c for c, _ in sends),
-        start=start,
+        channel=how.channel,
+        start=how.start,
         worth=worth,
         before=before,
         weights=_NODE_WEIGHTS,
-        pending_worth=np.zeros((len(_NODES), len(grid.begin))),
-        pending_before=np.ones((len(_NODES), len(grid.begin))),
+        pending_worth=np.zeros((len(_NODES), cells)),
+        pending_before=np.ones((len(_NODES), cells)),
         uplift=uplift,
         p_unsubscribe=p_unsubscribe,
         p_notice=np.ones(len(sends)),
         p_click=np.maximum(uplift, 0.0),
         p_organic=0.0,
-        begin=grid.begin,
+        begin=how.begin,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainLags:
+    """When sends begin, and how their reactions come: what customers with the same slots have in common."""
+
+    channel: tuple[str, ...]
+    begin: IntArray
+    """As `Curves.begin`."""
+    start: IntArray
+    """As `Curves.start`."""
+    lags: FloatArray
+    """Shares of the reactions by cell, one row for sends that begin and wait alike."""
+    row: IntArray
+    """Which of the rows is each send's, shape (m,)."""
+
+
+def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours: FloatArray) -> PlainLags:
+    """Return when sends begin and how their reactions come; `wait_hours`, shape (m,), is how long each is waited for."""
+    hours = [hour for _, hour in sends]
+    grid = _Grid.of(context, hours, ())
+    start = grid.cells_of(hours)
+    lags, row = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
+    return PlainLags(channel=tuple(name for name, _ in sends), begin=grid.begin, start=start, lags=lags, row=row)
 
 
 @lru_cache(maxsize=64)

@@ -16,12 +16,12 @@ from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.correction import Forecast
-from models.curves import Curves, plain_curves, sends_of
+from models.curves import Curves, plain_curves, plain_lags
 from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
-from models.features import Action
 from models.planner import CascadeValues, Prices, value_cascades
 from models.policies import RuleCascade, draw, make_policy
 from models.rules import Rules
+from models.slate import Action, Actions
 
 FloatArray = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
         if not context.message.is_owed and context.message.order_margin_micros == 0:
             planned, dear = _without_dear(planned, rules)
             suppressed += dear
-        is_send = np.array([a.send_time is not None for a in planned.actions])
+        is_send = planned.listed.is_send
         planned = planned.keep(is_send) if is_send.any() else planned
     else:
         planned, dear = _without_dear(planned, rules)
@@ -192,7 +192,7 @@ def _forecast(table: ActionTable, index: int) -> Forecast | None:
     curves, action = table.curves, table.actions[index]
     if curves is None or curves.forecasts is None or curves.row is None or action.send_time is None:
         return None
-    send = sum(a.send_time is not None for a in table.actions[:index])
+    send = table.listed.sends.place[id(action)]
     return curves.forecasts.of_send(int(curves.row[send]))
 
 
@@ -220,7 +220,8 @@ def best_cascades(
 ) -> CascadeValues:
     """Return what each send of a table, or of those `among` it, is worth with the best that may follow it, under these rules."""
     curves = _curves(context, rules, table, among)
-    is_asked = _is_send(table) if among is None else _is_send(table) & among
+    is_send = table.listed.is_send
+    is_asked = is_send if among is None else is_send & among
     least = rules.cascade.least_wait_minutes / 60
     prices = Prices(
         micros=(table.price_micros * (1 + table.shadow_price))[is_asked],
@@ -231,61 +232,60 @@ def best_cascades(
     return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")
 
 
-def _is_send(table: ActionTable) -> NDArray[np.bool_]:
-    return np.array([a.send_time is not None for a in table.actions], dtype=bool)
-
-
 def _curves(context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None) -> Curves:
     """Return the curves of the sends of a table, or of those `among` it: the model's, or where it draws none, plain ones."""
-    is_send = _is_send(table)
-    is_asked = is_send if among is None else is_send & among
-    if table.curves is None or (table.curves.forecasts is None and _span(table, is_asked) != _span(table, is_send)):
-        return _plain_curves(context, rules, table, np.flatnonzero(is_asked))
-    return table.curves if among is None else table.curves.keep(among[is_send])
+    if among is None:
+        return _plain_curves(context, rules, table) if table.curves is None else table.curves
+    is_send = table.listed.is_send
+    is_asked = is_send & among
+    asked = table.listed.part(is_asked)
+    if table.curves is None or (table.curves.forecasts is None and _span(asked) != _span(table.listed.sends)):
+        return _plain_curves(context, rules, table, is_asked)
+    return table.curves.keep(among[is_send])
 
 
-def _span(table: ActionTable, mask: NDArray[np.bool_]) -> tuple[datetime, datetime] | None:
+def _span(sends: Actions) -> tuple[float, float] | None:
     """Return when the first and the last of these sends are made, on which cells of plain curves hang."""
-    found = [a.send_time for a, is_in in zip(table.actions, mask.tolist(), strict=True) if is_in and a.send_time]
-    return (min(found), max(found)) if found else None
+    hours = [hour for _, hour in sends.timed]
+    return sends.once("span", lambda: (min(hours), max(hours))) if hours else None
 
 
-def _plain_curves(context: Context, rules: Rules, table: ActionTable, places: NDArray[np.intp]) -> Curves:
-    """Return curves where the model draws none: the channel's wait says how long a response takes."""
-    actions = [table.actions[place] for place in places]
+def _plain_curves(
+    context: Context, rules: Rules, table: ActionTable, is_asked: NDArray[np.bool_] | None = None
+) -> Curves:
+    """Return curves of the sends of a table, or of those asked for, where the model draws none: the channel's wait says how long a response takes."""
+    if is_asked is None:
+        is_asked, actions = table.listed.is_send, table.listed.sends
+    else:
+        actions = table.listed.part(is_asked)
     margin = context.message.order_margin_micros
-    waits = {key: rules.channels[key].wait / timedelta(hours=1) for key in {a.channel for a in actions}}
+    waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in actions.names])
+    expire, now = context.message.expire_time, context.decide_time
+    wait_hours = waits[actions.channel]
+    lags = actions.once((now, expire, *waits.tolist()), lambda: plain_lags(context, actions.timed, wait_hours))
     return plain_curves(
         context,
-        sends_of(actions),
-        table.incremental_micros[places] / max(margin, 1),
-        table.p_unsubscribe[places],
-        np.array([waits[a.channel] for a in actions]),
+        actions.timed,
+        table.incremental_micros[is_asked] / max(margin, 1),
+        table.p_unsubscribe[is_asked],
+        wait_hours,
         margin,
         rules.harm.unsubscribe,
+        lags,
     )
 
 
 def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:
     found = table.net_micros.copy()
-    found[_is_send(table)] = cascades.value
+    found[table.listed.is_send] = cascades.value
     return found
 
 
 def _following(table: ActionTable, first: Action, cascades: CascadeValues) -> tuple[Action, ...]:
     if first.send_time is None:
         return ()
-    sends = _all_sends(table)
-    return tuple(sends[place] for place in cascades.following(_place(sends, first)))
-
-
-def _all_sends(table: ActionTable) -> list[Action]:
-    return [action for action in table.actions if action.send_time is not None]
-
-
-def _place(sends: Sequence[Action], send: Action) -> int:
-    """Return where a send stands among the sends of the table that it is from."""
-    return next(place for place, other in enumerate(sends) if other is send)
+    sends = table.listed.sends
+    return tuple(sends[place] for place in cascades.following(sends.place[id(first)]))
 
 
 def _with_worth(
@@ -294,7 +294,7 @@ def _with_worth(
     """Return steps with what the cascade up to each is worth; from where a cap has left a send out, none."""
     if cascades is None or not steps:
         return steps
-    values = cascades.growing(_place(_all_sends(table), sends[0]))
+    values = cascades.growing(table.listed.sends.place[id(sends[0])])
     worth = dict(zip((s.channel for s in sends), values, strict=True))
     kept = sum(1 for _ in takewhile(lambda pair: pair[0].channel == pair[1].channel, zip(steps, sends, strict=False)))
     return (*(replace(step, plan_micros=worth[step.channel]) for step in steps[:kept]), *steps[kept:])
@@ -309,7 +309,7 @@ def _free_only(found: Evaluation, rules: Rules) -> float:
     if found.cascades is not None:
         best = table.actions[int(table.plan_micros.argmax())]
         used = (best, *_following(planned, best, found.cascades))
-        free = {a.channel for a, of_free in zip(planned.actions, is_free, strict=True) if of_free}
+        free = {action.channel for action in planned.listed.part(is_free)}
         if all(action.channel in free for action in used):
             return max(0.0, float(table.plan_micros.max()))
     return max(0.0, float(best_cascades(found.context, rules, planned, is_free).value.max(initial=0.0)))
@@ -346,7 +346,7 @@ def _only_reason(retry: datetime, suppressed: tuple[Suppressed, ...]) -> bool:
 
 
 def _estimate(
-    context: Context, rules: Rules, bundle: Bundle | None, actions: tuple[Action, ...]
+    context: Context, rules: Rules, bundle: Bundle | None, actions: Actions
 ) -> tuple[Estimate, tuple[Degraded, ...]]:
     """Return the model's estimate; where there is none, zeros, and why."""
     rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}

@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 from models import local_time
 from models.budget import BudgetState
-from models.context import ChannelOption, Contact, Context, Reason
-from models.prices import send_price
-from models.rules import Cap, FreeFirstMode, QuietHours, Rules
+from models.context import ChannelOption, Constraints, Contact, Content, Context, Reason
+from models.prices import option_price
+from models.rules import Cap, Category, FreeFirstMode, QuietHours, Rules
 
 _FINE_SLOTS = 4
 _NAMED = 3
@@ -62,19 +62,81 @@ class Eligibility:
     waiting: tuple[EligibleChannel, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """All that eligibility hangs on but caps: customers of a campaign have it in common where their channels and zones are the same."""
+
+    options: tuple[ChannelOption, ...]
+    constraints: Constraints
+    category: Category
+    content: Content
+    decide_time: datetime
+    start: datetime
+    expire_time: datetime
+    country: str
+    time_zone: str
+    tried: tuple[str, ...]
+    paused: tuple[str, ...]
+    budgets: tuple[BudgetState, ...]
+
+    @classmethod
+    def of(cls, context: Context) -> "_Asked":
+        message, customer = context.message, context.customer
+        return cls(
+            context.options,
+            context.constraints,
+            message.category,
+            message.content,
+            context.decide_time,
+            max(context.not_before, context.decide_time),
+            message.expire_time,
+            customer.country,
+            customer.time_zone,
+            context.tried,
+            context.paused,
+            context.budgets,
+        )
+
+
+class _These:
+    """Rules that are the same only as the same object: to compare them by what they say would take longer than to do without."""
+
+    __slots__ = ("rules",)
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _These) and other.rules is self.rules
+
+    def __hash__(self) -> int:
+        return id(self.rules)
+
+
 def find_eligible(context: Context, rules: Rules) -> Eligibility:
     """Sort the channels of a request into eligible and suppressed ones."""
+    asked = _Asked.of(context)
+    caps = [full for full in _full_caps(context, rules, asked.start) if full.full_until > asked.start]
+    return _sort_channels(asked, rules, caps) if caps else _sort_uncapped(asked, _These(rules))
+
+
+@lru_cache(maxsize=64)
+def _sort_uncapped(asked: _Asked, these: _These) -> Eligibility:
+    return _sort_channels(asked, these.rules, [])
+
+
+def _sort_channels(asked: _Asked, rules: Rules, caps: Sequence["_FullCap"]) -> Eligibility:
     eligible: list[EligibleChannel] = []
     suppressed: list[Suppressed] = []
-    start, timing = max(context.not_before, context.decide_time), rules.timing
-    grid = _Grid(start, context.message.expire_time, timing.horizon_hours, timing.slot_hours)
-    caps = _full_caps(context, rules)
+    timing, day = rules.timing, asked.decide_time.date()
+    grid = _Grid(asked.start, asked.expire_time, timing.horizon_hours, timing.slot_hours)
     times: dict[object, _Times] = {}
-    for option in context.options:
-        price = send_price(context, rules, option)
-        refusals = _standing_refusals(context, rules, option, price)
+    for option in asked.options:
+        content = option.content or asked.content
+        price = option_price(rules, option, content, asked.country, asked.category, day)
+        refusals = _standing_refusals(asked, rules, option, content, price)
         if not refusals:
-            limits = _Limits.of(context, rules, option.channel, caps)
+            limits = _Limits.of(asked.time_zone, asked.category, asked.decide_time, rules, option.channel, caps)
             if limits.key not in times:
                 times[limits.key] = _times(limits, grid)
             slots = times[limits.key].slots
@@ -84,9 +146,10 @@ def find_eligible(context: Context, rules: Rules) -> Eligibility:
                     EligibleChannel(channel=option.channel, is_paid=is_paid, price_micros=price or 0, slots=slots)
                 )
             else:
-                refusals = _time_refusals(context, option.channel, times[limits.key])
+                refusals = _time_refusals(asked, option.channel, times[limits.key])
         suppressed.extend(refusals)
-    return _free_first(context, rules, eligible, suppressed)
+    mode = asked.constraints.free_first or rules.policy.free_first
+    return _free_first(mode, eligible, suppressed)
 
 
 def free_first(context: Context, rules: Rules) -> FreeFirstMode:
@@ -94,10 +157,7 @@ def free_first(context: Context, rules: Rules) -> FreeFirstMode:
     return context.constraints.free_first or rules.policy.free_first
 
 
-def _free_first(
-    context: Context, rules: Rules, eligible: list[EligibleChannel], suppressed: list[Suppressed]
-) -> Eligibility:
-    mode = free_first(context, rules)
+def _free_first(mode: FreeFirstMode, eligible: list[EligibleChannel], suppressed: list[Suppressed]) -> Eligibility:
     free = [c.channel for c in eligible if not c.is_paid]
     waiting = [c for c in eligible if c.is_paid] if mode == "strict" and free else []
     detail = f"free_first is strict and {', '.join(free)} is still untried"
@@ -108,12 +168,13 @@ def _free_first(
     )
 
 
-def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, price: int | None) -> list[Suppressed]:
+def _standing_refusals(
+    asked: _Asked, rules: Rules, option: ChannelOption, content: Content, price: int | None
+) -> list[Suppressed]:
     """Return what speaks against a channel whatever the time; `price` is None where the price book has no line for it."""
     found: list[Suppressed] = []
     channel = rules.channels[option.channel]
-    constraints = context.constraints
-    content = context.content(option.channel)
+    constraints = asked.constraints
 
     def refuse(reason: Reason, detail: str) -> None:
         found.append(Suppressed(channel=option.channel, reason=reason, detail=detail))
@@ -122,9 +183,9 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, pr
         refuse(Reason.NOT_ALLOWED, "constraints.allowed_channels does not name it")
     if option.channel in constraints.denied_channels:
         refuse(Reason.NOT_ALLOWED, "constraints.denied_channels names it")
-    if option.channel in context.tried:
+    if option.channel in asked.tried:
         refuse(Reason.ALREADY_TRIED, "an earlier step of this cascade used it")
-    if option.channel in context.paused:
+    if option.channel in asked.paused:
         refuse(Reason.CHANNEL_PAUSED, "an operator paused it")
     if not option.has_consent:
         refuse(Reason.NO_CONSENT, "the customer has not consented to it")
@@ -135,8 +196,8 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, pr
     if content.has_image and not channel.images:
         refuse(Reason.CONTENT_UNFIT, "the message needs a picture, which it cannot show")
     if price is None:
-        country, day = context.customer.country, context.decide_time.date()
-        refuse(Reason.NO_PRICE, f"the price book has no {context.message.category} price for {country} on {day}")
+        day = asked.decide_time.date()
+        refuse(Reason.NO_PRICE, f"the price book has no {asked.category} price for {asked.country} on {day}")
     elif constraints.max_cost_micros is not None and price > constraints.max_cost_micros:
         refuse(
             Reason.MAX_COST_EXCEEDED, f"costs {price / 1e6:.2f}, max_cost is {constraints.max_cost_micros / 1e6:.2f}"
@@ -144,7 +205,7 @@ def _standing_refusals(context: Context, rules: Rules, option: ChannelOption, pr
     if price:
         found.extend(
             _exhausted(budget, option.channel, price)
-            for budget in context.budgets
+            for budget in asked.budgets
             if budget.refuses(option.channel, price)
         )
     return found
@@ -224,9 +285,9 @@ def _look_for_times(limits: "_Limits", grid: "_Grid") -> _Times:
     return _Times(slots=tuple(Slot(start=start, end=limits.end_of_slip(start, grid.expire)) for start in starts))
 
 
-def _time_refusals(context: Context, channel: str, times: _Times) -> list[Suppressed]:
+def _time_refusals(asked: _Asked, channel: str, times: _Times) -> list[Suppressed]:
     """Return why a channel has no slot."""
-    expire = context.message.expire_time
+    expire = asked.expire_time
     if times.first is None:
         reason = times.reason or Reason.FREQUENCY_CAP
         return [Suppressed(channel=channel, reason=reason, detail=times.detail)]
@@ -246,7 +307,9 @@ def next_allowed_time(
 
     Caps count what is `sent` as if it were among the customer's contacts.
     """
-    return _Limits.of(context, rules, channel, _full_caps(context, rules, sent)).next_allowed(moment)[0]
+    caps = _full_caps(context, rules, moment, sent)
+    zone, category = context.customer.time_zone, context.message.category
+    return _Limits.of(zone, category, context.decide_time, rules, channel, caps).next_allowed(moment)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +335,8 @@ def _full_cap(
     return _FullCap(cap, reason, text, limit, window, counted, until)
 
 
-def _full_caps(context: Context, rules: Rules, sent: Sequence[Contact] = ()) -> list[_FullCap]:
-    """Return the caps that can be reached, whatever the channel, with what is `sent` among the contacts."""
+def _full_caps(context: Context, rules: Rules, moment: datetime, sent: Sequence[Contact] = ()) -> list[_FullCap]:
+    """Return the caps that can be reached at that moment or later, whatever the channel, with what is `sent` among the contacts."""
     message, found = context.message, list[_FullCap]()
     if message.category != "marketing":
         return found
@@ -282,7 +345,8 @@ def _full_caps(context: Context, rules: Rules, sent: Sequence[Contact] = ()) -> 
     for cap in rules.caps:
         limit = cap.limit_for(message.priority)
         if len(marketing) >= limit:
-            counted = [[c] for c in marketing if cap.counts(c.channel)]
+            since = moment - cap.window  # what ended by then is in no window that holds a later send
+            counted = [[c] for c in marketing if c.end > since and cap.counts(c.channel)]
             if len(counted) >= limit:
                 text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
                 if limit < cap.limit:
@@ -291,8 +355,9 @@ def _full_caps(context: Context, rules: Rules, sent: Sequence[Contact] = ()) -> 
     topic_cap = rules.topic_cap
     if topic_cap is not None and message.topic:
         cascades: dict[str, list[Contact]] = {}
+        since = moment - topic_cap.window
         for contact in contacts:
-            if contact.topic == message.topic and contact.decision_id != context.decision_id:
+            if contact.topic == message.topic and contact.end > since and contact.decision_id != context.decision_id:
                 cascades.setdefault(contact.decision_id, []).append(contact)
         if len(cascades) >= topic_cap.limit:
             text = f"topic {message.topic}: {topic_cap.limit} in {topic_cap.window_hours:g} h"
@@ -319,15 +384,23 @@ class _Limits:
         self._decide_time = decide_time
 
     @classmethod
-    def of(cls, context: Context, rules: Rules, channel: str, caps: Sequence[_FullCap]) -> "_Limits":
+    def of(
+        cls,
+        time_zone: str,
+        category: Category,
+        decide_time: datetime,
+        rules: Rules,
+        channel: str,
+        caps: Sequence[_FullCap],
+    ) -> "_Limits":
         """Return the limits of a channel, of the request's full caps those that count it."""
-        is_bound = context.message.category != "transactional"
+        is_bound = category != "transactional"
         return cls(
-            local_time.zone(context.customer.time_zone),
+            local_time.zone(time_zone),
             rules.quiet_hours_of(channel) if is_bound else None,
             rules.channels[channel].slip,
             [full for full in caps if full.cap is None or full.cap.counts(channel)],
-            context.decide_time,
+            decide_time,
         )
 
     def is_capped(self, moment: datetime) -> bool:

@@ -10,14 +10,17 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.context import Context, FeatureValue
 from models.local_time import zone
+from models.slate import Action as Action
+from models.slate import Actions
 
 FloatArray = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
@@ -25,16 +28,6 @@ Kind = Literal["number", "category"]
 NO_SEND = "none"
 CUSTOM_PREFIX = "x."
 _DAY = timedelta(days=1)
-_SOME_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""Of a send of which only the channel is asked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """What can be chosen: a channel and when to send through it, or no send (`channel` is "none", no time)."""
-
-    channel: str
-    send_time: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +62,19 @@ class Facts:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """All that features of the send time may ask beside it, so that customers of one zone share them."""
+
+    decide_time: datetime
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, context: Context) -> "Clock":
+        """Return the clock of a context."""
+        return cls(context.decide_time, zone(context.customer.time_zone))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """One feature: its name, kind, meaning and unit, and how it is worked out. None stands for missing."""
@@ -78,7 +84,7 @@ class Feature:
     meaning: str
     of_context: Callable[[Facts], FeatureValue | None] | None = None
     of_channel: Callable[[Facts, str], FeatureValue | None] | None = None
-    of_time: Callable[[Facts, datetime], FeatureValue | None] | None = None
+    of_time: Callable[[Clock, datetime], FeatureValue | None] | None = None
 
 
 def _hours_since(moment: datetime, earlier: Iterable[datetime | None]) -> float | None:
@@ -104,29 +110,25 @@ def _lifetime(context: Context) -> float:
     return (message.expire_time - begin).total_seconds() / 3600
 
 
-def _local(context: Context, moment: datetime) -> datetime:
-    return moment.astimezone(zone(context.customer.time_zone))
-
-
 FEATURES: tuple[Feature, ...] = (
     Feature(name="channel", kind="category", meaning="channel of the action", of_channel=lambda f, channel: channel),
     Feature(
         name="local_hour",
         kind="number",
         meaning="hour of the send on the customer's clock, 0 to 24",
-        of_time=lambda f, t: (local := _local(f.context, t)).hour + local.minute / 60,
+        of_time=lambda c, t: (local := t.astimezone(c.zone)).hour + local.minute / 60,
     ),
     Feature(
         name="local_weekday",
         kind="number",
         meaning="day of the send on the customer's calendar, 0 = Monday to 6",
-        of_time=lambda f, t: float(_local(f.context, t).weekday()),
+        of_time=lambda c, t: float(t.astimezone(c.zone).weekday()),
     ),
     Feature(
         name="lag_hours",
         kind="number",
         meaning="hours from the decision to the send",
-        of_time=lambda f, t: (t - f.context.decide_time).total_seconds() / 3600,
+        of_time=lambda c, t: (t - c.decide_time).total_seconds() / 3600,
     ),
     Feature(
         name="channel_contacts_30d",
@@ -278,7 +280,7 @@ def _value(feature: Feature, facts: Facts, action: Action) -> FeatureValue | Non
         return action.channel if feature.name == "channel" else None
     if feature.of_channel is not None:
         return feature.of_channel(facts, action.channel)
-    return None if feature.of_time is None else feature.of_time(facts, action.send_time)
+    return None if feature.of_time is None else feature.of_time(Clock.of(facts.context), action.send_time)
 
 
 class Encoder:
@@ -293,6 +295,9 @@ class Encoder:
         self._of_time = [(i, f.of_time) for i, f in enumerate(features) if f is not None and f.of_time]
         self._channel_places = [i for i, _, _ in self._of_channel]
         self._time_places = [i for i, _ in self._of_time]
+        begin, end = (self._time_places[0], self._time_places[-1] + 1) if self._time_places else (0, 0)
+        is_block = self._time_places == list(range(begin, end))
+        self._time_columns: slice | list[int] = slice(begin, end) if is_block else self._time_places
         self._of_caller = [
             (i, column.name.removeprefix(CUSTOM_PREFIX))
             for i, column in enumerate(self.columns)
@@ -306,24 +311,27 @@ class Encoder:
 
     def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it."""
+        listed = Actions.of(actions)
         facts = Facts.of(context)
-        matrix = np.empty((len(actions), len(self.columns)))
+        matrix = np.empty((len(listed), len(self.columns)))
         matrix[:] = self._context_row(facts)
-        channels: dict[tuple[str, bool], int] = {}
-        of_channel = [channels.setdefault((a.channel, a.send_time is None), len(channels)) for a in actions]
-        firsts = [Action(channel=channel, send_time=None if is_none else _SOME_TIME) for channel, is_none in channels]
+        if self._channel_places:
+            firsts, of_first = listed.kinds
+            rows = [[self._code(i, _value(f, facts, action)) for i, f, _ in self._of_channel] for action in firsts]
+            matrix[:, self._channel_places] = np.array(rows).reshape(len(firsts), len(self._channel_places))[of_first]
+        if self._time_places:
+            clock = Clock.of(context)
+            matrix[:, self._time_columns] = listed.once((self, clock), lambda: self._of_times(listed, clock))
+        return matrix
+
+    def _of_times(self, actions: Actions, clock: Clock) -> FloatArray:
+        """Encode the features of time of all actions, shape (n_actions, n_columns of time)."""
+        moments, of_moment = actions.moments
         rows = [
-            [self._code(i, _value(feature, facts, action)) for i, feature, _ in self._of_channel] for action in firsts
-        ]
-        matrix[:, self._channel_places] = np.array(rows).reshape(len(firsts), len(self._channel_places))[of_channel]
-        moments: dict[datetime | None, int] = {}
-        of_moment = [moments.setdefault(a.send_time, len(moments)) for a in actions]
-        rows = [
-            [math.nan if moment is None else self._code(i, of_time(facts, moment)) for i, of_time in self._of_time]
+            [math.nan if moment is None else self._code(i, of_time(clock, moment)) for i, of_time in self._of_time]
             for moment in moments
         ]
-        matrix[:, self._time_places] = np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
-        return matrix
+        return np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
         """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""
@@ -338,10 +346,12 @@ class Encoder:
         """Return a row of what the context says, NaN in the columns of channel and time."""
         row = [math.nan] * len(self.columns)
         for index, of_context in self._of_context:
-            row[index] = self._code(index, of_context(facts))
+            value = of_context(facts)
+            row[index] = value if type(value) is float and self._codes[index] is None else self._code(index, value)
         known = facts.context.features
         for index, name in self._of_caller:
-            row[index] = self._code(index, known.get(name))
+            value = known.get(name)
+            row[index] = value if type(value) is float and self._codes[index] is None else self._code(index, value)
         return row
 
     def _code(self, index: int, value: FeatureValue | None) -> float:

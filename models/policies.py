@@ -332,8 +332,7 @@ def _greatest(worth: FloatArray, group: IntArray) -> FloatArray:
 
 def _channels(table: ActionTable) -> IntArray:
     """Return the number of each action's channel, from 0; no send is a channel of its own."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(action.channel, len(numbers)) for action in table.actions], dtype=np.intp)
+    return table.listed.channel
 
 
 def _sends(table: ActionTable) -> dict[str, list[int]]:

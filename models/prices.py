@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from models.context import ChannelOption, Context
+from models.context import ChannelOption, Content, Context
 from models.rules import Category, Price, Rules
 from models.sms import TextSize
 
@@ -30,10 +30,17 @@ def price_micros(price: Price, size: TextSize) -> int:
 
 def send_price(context: Context, rules: Rules, option: ChannelOption) -> int | None:
     """Return what sending this message through that channel costs in micros; None where the price book has no line for it."""
+    message, day = context.message, context.decide_time.date()
+    return option_price(rules, option, context.content(option.channel), context.customer.country, message.category, day)
+
+
+def option_price(
+    rules: Rules, option: ChannelOption, content: Content, country: str, category: Category, day: date
+) -> int | None:
+    """Return what sending this content through that channel costs in micros; None where the price book has no line for it."""
     if option.price_override_micros is not None:
         return option.price_override_micros
     if not rules.channels[option.channel].paid:
         return 0
-    message = context.message
-    line = find_price(rules, option.channel, context.customer.country, message.category, context.decide_time.date())
-    return None if line is None else price_micros(line, context.content(option.channel).size)
+    line = find_price(rules, option.channel, country, category, day)
+    return None if line is None else price_micros(line, content.size)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from models.context import Context, FeatureValue
 from models.eligibility import find_eligible
-from models.features import FEATURES, NO_SEND, Action, Facts, category_name, feature_values
+from models.features import FEATURES, NO_SEND, Action, Clock, Facts, category_name, feature_values
 from models.local_time import zone
 from models.rules import Rules
 from training.simulate import WINDOW
@@ -303,7 +303,7 @@ def offer_values(facts: Facts, offer: Offer) -> dict[str, FeatureValue]:
     for feature in _OF_ACTION:
         value = feature.of_channel(facts, channel) if feature.of_channel is not None else None
         if feature.of_time is not None:
-            value = feature.of_time(facts, moment)
+            value = feature.of_time(Clock.of(facts.context), moment)
         if value is not None:
             found[feature.name] = value
     return found

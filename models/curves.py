@@ -168,6 +168,27 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """How the reactions to m sends come where only their sizes differ: P(no reaction before g | z) = 1 - r_z L(g), and worth = w_z l(g)."""
+
+    lags: FloatArray
+    """l: shares of the reactions by cell, one row for sends that begin and wait alike; L(g) is the sum of those before g."""
+    row: IntArray
+    """Which of the rows is each send's, shape (m,)."""
+    kind: IntArray
+    """Of each row of lags, numbers from 0: those of one kind fall alike from cell to cell."""
+    kinds: int
+    reacts: FloatArray
+    """r, shape (m, Z)."""
+    gains: FloatArray
+    """w in micros, shape (m, Z)."""
+
+    def keep(self, mask: NDArray[np.bool_]) -> "Shapes":
+        """Return the shapes of the sends for which the mask, shape (m,), is true."""
+        return replace(self, row=self.row[mask], reacts=self.reacts[mask], gains=self.gains[mask])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
     """m sends, each as if alone, over Z nodes of interest and G cells.
 
@@ -201,6 +222,8 @@ class Curves:
     row: IntArray | None = None
     """Place of each send in the forecasts, shape (m,); None where there are none."""
     forecasts: "Forecasts | None" = None
+    shapes: Shapes | None = None
+    """Where the curves are of such shapes."""
 
     def ready(self, wait_hours: int) -> IntArray:
         """Return the first cell that begins so many hours after that of each send, shape (m,); G where there is none."""
@@ -214,6 +237,7 @@ class Curves:
             self,
             channel=tuple(compress(self.channel, mask.tolist())),
             row=None if self.row is None else self.row[mask],
+            shapes=None if self.shapes is None else self.shapes.keep(mask),
             **{name: getattr(self, name)[mask] for name in _BY_SEND},
         )
 
@@ -783,6 +807,23 @@ def plain_curves(
         p_click=np.maximum(uplift, 0.0),
         p_organic=0.0,
         begin=how.begin,
+        shapes=_shapes(how, q, uplift, p_unsubscribe, margin_micros, harm_micros),
+    )
+
+
+def _shapes(
+    how: "PlainLags", q: FloatArray, uplift: FloatArray, p_unsubscribe: FloatArray, margin: float, harm: float
+) -> Shapes:
+    """Return what `plain_by_numpy` comes to, up to rounding, by the sends' lags."""
+    left = p_unsubscribe[:, None] * (1 - q)
+    exact = np.where((uplift > 0)[:, None], q, np.minimum(uplift, 0.0)[:, None])
+    return Shapes(
+        lags=how.lags,
+        row=how.row,
+        kind=how.kind,
+        kinds=int(how.kind.max(initial=-1)) + 1,
+        reacts=q + left,
+        gains=_NODE_WEIGHTS * (exact * margin - harm * left),
     )
 
 
@@ -799,6 +840,8 @@ class PlainLags:
     """Shares of the reactions by cell, one row for sends that begin and wait alike."""
     row: IntArray
     """Which of the rows is each send's, shape (m,)."""
+    kind: IntArray
+    """Of each row the number of its wait, from 0."""
 
 
 def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours: FloatArray) -> PlainLags:
@@ -806,15 +849,19 @@ def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours:
     hours = [hour for _, hour in sends]
     grid = _Grid.of(context, hours, ())
     start = grid.cells_of(hours)
-    lags, row = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
-    return PlainLags(channel=tuple(name for name, _ in sends), begin=grid.begin, start=start, lags=lags, row=row)
+    lags, row, kind = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
+    channel = tuple(name for name, _ in sends)
+    return PlainLags(channel=channel, begin=grid.begin, start=start, lags=lags, row=row, kind=kind)
 
 
 @lru_cache(maxsize=64)
-def _plain_lags(hours: int, start: tuple[int, ...], wait_hours: tuple[float, ...]) -> tuple[FloatArray, IntArray]:
-    """Return shares of the reactions by cell, one row for sends that begin and wait alike, and the row of each send, shape (m,).
+def _plain_lags(
+    hours: int, start: tuple[int, ...], wait_hours: tuple[float, ...]
+) -> tuple[FloatArray, IntArray, IntArray]:
+    """Return shares of the reactions by cell, one row for sends that begin and wait alike, the row of each send, shape (m,), and of each row the number of its wait.
 
-    Customers of a campaign have the same slots, so it is asked the same again and again.
+    Customers of a campaign have the same slots, so it is asked the same again and again. Nobody writes these arrays; they are not marked as such, since a kernel is
+    told where an array lies at a third of the cost where it can be written.
     """
     place: dict[tuple[int, float], int] = {}
     row = np.array([place.setdefault(pair, len(place)) for pair in zip(start, wait_hours, strict=True)], dtype=np.intp)
@@ -824,8 +871,9 @@ def _plain_lags(hours: int, start: tuple[int, ...], wait_hours: tuple[float, ...
     lags = np.where(age >= 0, np.exp(-np.maximum(age, 0) * 2 / waits[:, None]), 0.0)
     lags *= np.diff(begin, append=hours)
     lags = lags / lags.sum(axis=1, keepdims=True)
-    lags.flags.writeable = row.flags.writeable = False
-    return lags, row
+    number = {wait: place for place, wait in enumerate(dict.fromkeys(wait for _, wait in place))}
+    kind = np.array([number[wait] for _, wait in place], dtype=np.intp)
+    return lags, row, kind
 
 
 def _plain_reactions(

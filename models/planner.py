@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import compiled
-from models.curves import Curves
+from models.curves import Curves, Shapes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -43,7 +43,7 @@ LOOK_AHEAD = 3
 PAIRS = 2
 """Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
-_FORMAT = 1
+_FORMAT = 2
 """Of plan.c's arguments; both files change it together."""
 _MOST_PAIRS = 8
 """That plan.c has room for."""
@@ -109,6 +109,7 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
         steps=steps_left,
         closed_second=is_strict and free > 1,
         closed_third=is_strict and free > LOOK_AHEAD - 1,
+        shapes=curves.shapes,
     )
     return best_by_kernel(case) or best_by_products(case)
 
@@ -133,6 +134,8 @@ class Case:
     closed_second: bool
     """Whether no paid send may be the second step."""
     closed_third: bool
+    shapes: Shapes | None = None
+    """What the sends' curves have in common; it saves sums, and changes none."""
 
     @property
     def may_follow(self) -> BoolArray:
@@ -150,6 +153,10 @@ class _Problem(ctypes.Structure):
             for name in ("sends", "nodes", "cells", "steps", "pairs", "closed_second", "closed_third")
         ),
         *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "start", "ready", "channel", "is_paid")),
+        ("shapes", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("shape", "lag")),
+        ("kinds", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("kind", "reacts", "gains")),
         *((name, ctypes.c_void_p) for name in ("alone", "pair", "value", "second", "third")),
     )
 
@@ -169,10 +176,20 @@ def _best_by(library: Any, case: Case) -> CascadeValues:
     first, then = compiled.address(worth), compiled.address(steps)
     results = (first, first + 8 * m, first + 16 * m, then, then + 8 * m)
     counts = (m, nodes, cells, case.steps, min(PAIRS, case.channels, _MOST_PAIRS))
-    problem = _Problem(*counts, case.closed_second, case.closed_third, *map(compiled.address, told), *results)
+    shaped = _told_of_shapes(case.shapes)
+    problem = _Problem(*counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results)
     if library.plan(ctypes.addressof(problem)):
         raise MemoryError("there is no memory for a plan")
     return CascadeValues(alone=worth[0], pair=worth[1], value=worth[2], second=steps[0], third=steps[1])
+
+
+def _told_of_shapes(shapes: Shapes | None) -> tuple[int, ...]:
+    if shapes is None:
+        return (0,) * 7
+    row, lags, kind, reacts, gains = map(
+        compiled.address, (shapes.row, shapes.lags, shapes.kind, shapes.reacts, shapes.gains)
+    )
+    return len(shapes.lags), row, lags, shapes.kinds, kind, reacts, gains
 
 
 @cache

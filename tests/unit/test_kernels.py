@@ -43,10 +43,10 @@ def drawn(hours: int, seed: int) -> tuple[Curves, Prices]:
     return found, Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
 
 
-@pytest.mark.parametrize("name", ["walk", "plan", "curves"])
-def test_each_kernel_is_compiled(name: str) -> None:
+@pytest.mark.parametrize(("name", "form"), [("walk", 1), ("plan", 2), ("curves", 1)])
+def test_each_kernel_is_compiled(name: str, form: int) -> None:
     """Tests run with every kernel that has a file."""
-    assert compiled.load(name, 1) is not None
+    assert compiled.load(name, form) is not None
     assert (Path(compiled.__file__).parent / f"{name}.c").is_file()
 
 
@@ -142,3 +142,29 @@ def test_compiled_plain_curves_are_the_same_to_the_bit(
 
     assert fast.worth.tobytes() == slow.worth.tobytes()
     assert fast.before.tobytes() == slow.before.tobytes()
+
+
+@given(
+    uplift=st.lists(st.floats(-0.3, 0.9), min_size=2, max_size=24),
+    waits=st.lists(st.sampled_from([0.25, 2.0, 24.0, 60.0]), min_size=6, max_size=6),
+    after=st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.5, 9.0, 20.0, 47.0]), min_size=24, max_size=24),
+    leaving=st.floats(0, 0.5),
+    hours=st.sampled_from([48.0, 150.0]),
+    is_strict=st.booleans(),
+)
+def test_plain_curves_are_planned_to_the_bit(
+    uplift: list[float], waits: list[float], after: list[float], leaving: float, hours: float, is_strict: bool
+) -> None:
+    """What sends have in common saves sums, and changes nothing that is found, of all sends and of some."""
+    m, now = len(uplift), NOW.timestamp() / 3600
+    sends = [(CHANNELS[i % 6], now + after[i]) for i in range(m)]
+    wait_hours = np.array([waits[i % 6] for i in range(m)])
+    found = plain_curves(make_context(hours), sends, np.array(uplift), np.full(m, leaving), wait_hours, 9e8, 3e8)
+    price, some = np.array([PRICES[i % 6] for i in range(m)]), np.arange(m) % 3 > 0
+    prices = Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
+    kept = found.keep(some)
+
+    assert found.shapes is not None
+    assert_same(*both((found, prices), is_strict=is_strict))
+    fewer = Prices(micros=price[some], is_paid=prices.is_paid[some], ready=kept.ready(1))
+    assert_same(*both((kept, fewer), is_strict=is_strict))

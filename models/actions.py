@@ -120,38 +120,64 @@ def value_actions(
 
     A send with a price pays the shadow price of each of the context's budgets that counts it.
     """
-    message = context.message
     actions = list_actions(eligible) if listed is None else listed
-    of = actions.once("eligible", lambda: _repeated(eligible))
-    price = np.array([0.0, *(float(c.price_micros) for c in eligible)])[of]
-    worth = [shadow_price_of(context.budgets, c.channel) if c.price_micros else 0.0 for c in eligible]
-    shadow_price = np.array([0.0, *worth])[of] if any(worth) else np.zeros(len(actions))
-    is_paid = np.array([False, *(c.is_paid for c in eligible)], dtype=np.bool_)[of]
-    p_unsubscribe = estimate.p_unsubscribe.copy()
-    p_unsubscribe[0] = 0.0
-    uplift = estimate.p_response - estimate.p_response[0]
-    if estimate.curves is None:
-        kept = PLAIN_KEPT ** (context.step - 1)
-        incremental = kept * message.order_margin_micros * uplift * _relevance(context, actions)
-    else:
-        incremental = message.order_margin_micros * uplift
+    (found,) = value_each([context], rules, [eligible], [estimate], actions)
+    return found
+
+
+def value_each(
+    contexts: Sequence[Context],
+    rules: Rules,
+    eligible: Sequence[Sequence[EligibleChannel]],
+    estimates: Sequence[Estimate],
+    actions: Actions,
+) -> list[ActionTable]:
+    """Put a value on the same actions in k contexts, whose channels may differ in their prices alone; see `value_actions`."""
+    of = actions.once("eligible", lambda: _repeated(eligible[0]))
+    price = np.array([[0.0, *(float(c.price_micros) for c in of_one)] for of_one in eligible])[:, of]
+    shadow_price = np.zeros_like(price)
+    if any(context.budgets for context in contexts):
+        worth = [
+            [0.0, *(shadow_price_of(context.budgets, c.channel) if c.price_micros else 0.0 for c in of_one)]
+            for context, of_one in zip(contexts, eligible, strict=True)
+        ]
+        shadow_price = np.array(worth)[:, of]
+    is_paid = np.array([False, *(c.is_paid for c in eligible[0])], dtype=np.bool_)[of]
+    p_response = np.array([estimate.p_response for estimate in estimates])
+    p_unsubscribe = np.array([estimate.p_unsubscribe for estimate in estimates])
+    p_unsubscribe[:, 0] = 0.0
+    uplift = p_response - p_response[:, :1]
+    margin = np.array([_margin(context, estimate) for context, estimate in zip(contexts, estimates, strict=True)])
+    incremental = margin[:, None] * uplift
+    for row, context, estimate in zip(incremental, contexts, estimates, strict=True):
+        if estimate.curves is None and context.message.relevance_half_life_seconds is not None:
+            row *= _relevance(context, actions, context.message.relevance_half_life_seconds)
     harm = p_unsubscribe * rules.harm.unsubscribe
     net = incremental - price * (1 + shadow_price) - harm
-    return ActionTable(
-        actions=actions,
-        is_paid=is_paid,
-        price_micros=price,
-        p_response=estimate.p_response,
-        p_unsubscribe=p_unsubscribe,
-        uplift=uplift,
-        incremental_micros=incremental,
-        harm_micros=harm,
-        net_micros=net,
-        plan_micros=net,
-        deviation_micros=np.zeros(len(actions)),
-        shadow_price=shadow_price,
-        curves=estimate.curves,
-    )
+    return [
+        ActionTable(
+            actions=actions,
+            is_paid=is_paid,
+            price_micros=price[i],
+            p_response=p_response[i],
+            p_unsubscribe=p_unsubscribe[i],
+            uplift=uplift[i],
+            incremental_micros=incremental[i],
+            harm_micros=harm[i],
+            net_micros=net[i],
+            plan_micros=net[i],
+            deviation_micros=np.zeros(len(actions)),
+            shadow_price=shadow_price[i],
+            curves=estimate.curves,
+        )
+        for i, estimate in enumerate(estimates)
+    ]
+
+
+def _margin(context: Context, estimate: Estimate) -> float:
+    """Return what the uplift of a send counts for; where the model draws no curves, less with each earlier step."""
+    margin = context.message.order_margin_micros
+    return float(margin) if estimate.curves is not None else PLAIN_KEPT ** (context.step - 1) * margin
 
 
 def _repeated(eligible: Sequence[EligibleChannel]) -> NDArray[np.intp]:
@@ -159,10 +185,7 @@ def _repeated(eligible: Sequence[EligibleChannel]) -> NDArray[np.intp]:
     return np.repeat(np.arange(len(eligible) + 1), [1, *(len(c.slots) for c in eligible)])
 
 
-def _relevance(context: Context, actions: Actions) -> FloatArray:
-    half_life = context.message.relevance_half_life_seconds
-    if half_life is None:
-        return np.ones(len(actions))
+def _relevance(context: Context, actions: Actions, half_life: float) -> FloatArray:
     start = (
         max(context.message.earliest_time, context.decide_time) if context.step == 1 else context.message.earliest_time
     )

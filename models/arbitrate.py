@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from models.budget import charged
 from models.bundle import Bundle
 from models.context import Contact, Context, Mode
-from models.decide import Decision, Evaluation, decide, evaluate, serve, slot_of
+from models.decide import Decision, Evaluation, decide, decide_each, evaluate, serve, slot_of
 from models.experiments import bundle_under, rules_under
 from models.record import to_micros
 from models.rules import Rules
@@ -121,6 +121,27 @@ def decide_together(
                 decisions[index] = decide(_as_booked(contexts[index], booked), arm.rules, arm.bundle)
                 booked.add(decisions[index])
     return [decisions[index] for index in range(len(contexts))]
+
+
+def decide_people(
+    people: Sequence[Sequence[Context]], rules: Rules, bundle: Bundle | None, others: Mapping[str, Bundle] = _NO_OTHERS
+) -> list[list[Decision]]:
+    """Decide messages for people who have nothing to do with each other, each person's as `decide_together` does.
+
+    Those who get one message are decided with what they have in common worked out once; what one of them spends is not gone from the budgets of the others.
+    """
+    found: dict[int, list[Decision]] = {}
+    alone: dict[tuple[int, int], tuple[Arm, list[int]]] = {}
+    for place, contexts in enumerate(people):
+        if len(contexts) == 1:
+            arm = arm_of(contexts[0], rules, bundle, others)
+            alone.setdefault((id(arm.rules), id(arm.bundle)), (arm, []))[1].append(place)
+        else:
+            found[place] = decide_together(contexts, rules, bundle, others)
+    for arm, places in alone.values():
+        decisions = decide_each([people[place][0] for place in places], arm.rules, arm.bundle)
+        found.update((place, [decision]) for place, decision in zip(places, decisions, strict=True))
+    return [found[place] for place in range(len(people))]
 
 
 def _rank(context: Context) -> tuple[bool, int]:

@@ -31,6 +31,7 @@ from models.curves import STAGES, FunnelDescription, FunnelModel, made_before, s
 from models.errors import BundleCorrupt, BundleIncompatible, BundleMissing, BundleSlow
 from models.features import Action, Column, Encoder
 from models.golden import GoldenAnswer, Question, make_questions
+from models.slate import Actions
 
 FloatArray = NDArray[np.float64]
 FORMAT = 1
@@ -165,27 +166,42 @@ class Bundle:
         ------
         BoosterError: LightGBM refused the rows.
         """
-        if self.funnel is not None:
-            sends, made = sends_of(actions), made_before(context)
-            margin = context.message.order_margin_micros
-            curves = self.funnel.curves(context, sends, made, margin, harm_micros)
-            return Estimate(
-                p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
-                p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),
-                curves=curves,
-            )
-        matrix = self._encoder.encode_actions(context, actions)
+        (found,) = self.estimate_each([context], Actions.of(actions), default_unsubscribe, harm_micros)
+        return found
+
+    def estimate_each(
+        self,
+        contexts: Sequence[Context],
+        actions: Actions,
+        default_unsubscribe: Mapping[str, float],
+        harm_micros: float = 0.0,
+    ) -> list[Estimate]:
+        """Return what the model believes of the same actions in several contexts; see `estimate`."""
+        funnel = self.funnel
+        if funnel is not None:
+            return [_funnel_estimate(funnel, context, actions, harm_micros) for context in contexts]
+        matrices = self._encoder.encode_each(contexts, actions)
         rates = self.description.unsubscribe_rates
-        unsubscribe = [rates.get(a.channel, default_unsubscribe.get(a.channel, 0.0)) for a in actions]
-        return Estimate(
-            p_response=self.calibrate(self._booster.raw_scores(matrix)), p_unsubscribe=np.array(unsubscribe)
-        )
+        of_channel = np.array([rates.get(name, default_unsubscribe.get(name, 0.0)) for name in actions.names])
+        p_response = self.calibrate(np.array([self._booster.raw_scores(matrix) for matrix in matrices]))
+        unsubscribe = of_channel[actions.channel] if len(actions) else np.zeros(0)
+        return [Estimate(p_response=of_one, p_unsubscribe=unsubscribe) for of_one in p_response]
 
     def calibrate(self, raw: FloatArray) -> FloatArray:
         """Turn raw scores of the one model into probabilities."""
         return Calibration(
             slope=self.description.calibration_slope, intercept=self.description.calibration_intercept
         ).apply(raw)
+
+
+def _funnel_estimate(funnel: FunnelModel, context: Context, actions: Actions, harm_micros: float) -> Estimate:
+    sends, made = sends_of(actions), made_before(context)
+    curves = funnel.curves(context, sends, made, context.message.order_margin_micros, harm_micros)
+    return Estimate(
+        p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
+        p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),
+        curves=curves,
+    )
 
 
 def load_bundle(directory: Path, limit: TimeLimit | None = None) -> Bundle:

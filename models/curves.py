@@ -54,8 +54,8 @@ _AGE_BINS = np.searchsorted(_AGE_EDGES, np.arange(AGES), side="right")
 AGE_BINS = len(_AGE_EDGES) + 1
 _HOURLY, _SIX_HOURLY = 5 * 24, 14 * 24
 _LEAST_LOG_RELEVANCE = -30.0
-_NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
-_NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
+NODES = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
+NODE_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
 _MOST_CLICK = 0.98
 _TINY = 1e-300
 _LEAST_DOUBT = 1e-9
@@ -376,7 +376,7 @@ class FunnelModel:
         self, context: Context, stages: "_Stages", place: Mapping[str, int], made: Sequence[Made]
     ) -> tuple[FloatArray, FloatArray]:
         """Return the weights of the nodes given what came of the sends that were noticed, with factors and by the bundle alone, shape (Z,)."""
-        weights = weights_alone = _NODE_WEIGHTS
+        weights = weights_alone = NODE_WEIGHTS
         for m in made:
             if m.noticed_hours is not None:
                 score, _ = self._scores(stages, _log_relevance(context, np.array([m.noticed_hours])))
@@ -407,14 +407,14 @@ class FunnelModel:
         """Return P(click | noticed) by channel, node and cell, without factors, shape (n, Z, G)."""
         sigma = self.description.interest_deviation
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
-        return _logistic(logit[:, None, :] + sigma * _NODES[:, None])
+        return _logistic(logit[:, None, :] + sigma * NODES[:, None])
 
     def _tilt(self, click: FloatArray) -> FloatArray | None:
         """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G); None: it is 1."""
         if self.description.order_interest * self.description.interest_deviation == 0:
             return None
-        buying = np.exp(self.description.order_interest * self.description.interest_deviation * _NODES)[:, None]
-        mean = (_NODE_WEIGHTS @ (click * buying)) / np.maximum(_NODE_WEIGHTS @ click, _TINY)
+        buying = np.exp(self.description.order_interest * self.description.interest_deviation * NODES)[:, None]
+        mean = (NODE_WEIGHTS @ (click * buying)) / np.maximum(NODE_WEIGHTS @ click, _TINY)
         found: FloatArray = buying / np.maximum(mean, _TINY)[:, None, :]
         return found
 
@@ -786,11 +786,28 @@ def plain_curves(
     those of the sends and their waits where they are at hand.
     """
     how = plain_lags(context, sends, wait_hours) if lags is None else lags
+    return curves_of_click(how, plain_click(uplift), uplift, p_unsubscribe, margin_micros, harm_micros)
+
+
+def plain_click(uplift: FloatArray) -> FloatArray:
+    """Return P(click) by node of sends of which only the uplift is known, of any number of customers; shapes (..., m) to (..., m, Z)."""
     spread = math.sqrt(1 + 0.346 * _PLAIN_INTEREST**2)
     chance = np.minimum(np.maximum(uplift, 1e-9), 0.98)
-    q = _logistic(spread * np.log(chance / (1 - chance))[:, None] + _PLAIN_INTEREST * _NODES)
-    q = q * (chance / (q @ _NODE_WEIGHTS))[:, None]
-    q = np.where((uplift > 0)[:, None], np.minimum(q, 1.0), 0.0)
+    q = _logistic(spread * np.log(chance / (1 - chance))[..., None] + _PLAIN_INTEREST * NODES)
+    q = q * (chance / (q @ NODE_WEIGHTS))[..., None]
+    found: FloatArray = np.where((uplift > 0)[..., None], np.minimum(q, 1.0), 0.0)
+    return found
+
+
+def curves_of_click(
+    how: "PlainLags",
+    q: FloatArray,
+    uplift: FloatArray,
+    p_unsubscribe: FloatArray,
+    margin_micros: float,
+    harm_micros: float,
+) -> Curves:
+    """Return plain curves by the P(click) of one customer, shape (m, Z)."""
     worth, before = _plain_reactions(how.lags, how.row, q, uplift, p_unsubscribe, margin_micros, harm_micros)
     cells = len(how.begin)
     return Curves(
@@ -798,12 +815,12 @@ def plain_curves(
         start=how.start,
         worth=worth,
         before=before,
-        weights=_NODE_WEIGHTS,
-        pending_worth=np.zeros((len(_NODES), cells)),
-        pending_before=np.ones((len(_NODES), cells)),
+        weights=NODE_WEIGHTS,
+        pending_worth=np.zeros((len(NODES), cells)),
+        pending_before=np.ones((len(NODES), cells)),
         uplift=uplift,
         p_unsubscribe=p_unsubscribe,
-        p_notice=np.ones(len(sends)),
+        p_notice=np.ones(len(uplift)),
         p_click=np.maximum(uplift, 0.0),
         p_organic=0.0,
         begin=how.begin,
@@ -821,9 +838,9 @@ def _shapes(
         lags=how.lags,
         row=how.row,
         kind=how.kind,
-        kinds=int(how.kind.max(initial=-1)) + 1,
+        kinds=how.kinds,
         reacts=q + left,
-        gains=_NODE_WEIGHTS * (exact * margin - harm * left),
+        gains=NODE_WEIGHTS * (exact * margin - harm * left),
     )
 
 
@@ -842,6 +859,11 @@ class PlainLags:
     """Which of the rows is each send's, shape (m,)."""
     kind: IntArray
     """Of each row the number of its wait, from 0."""
+    kinds: int
+
+    def ready(self, wait_hours: int) -> IntArray:
+        """Return the first cell that begins so many hours after that of each send; see `Curves.ready`."""
+        return np.searchsorted(self.begin, self.begin[self.start] + wait_hours)
 
 
 def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours: FloatArray) -> PlainLags:
@@ -851,7 +873,15 @@ def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours:
     start = grid.cells_of(hours)
     lags, row, kind = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
     channel = tuple(name for name, _ in sends)
-    return PlainLags(channel=channel, begin=grid.begin, start=start, lags=lags, row=row, kind=kind)
+    return PlainLags(
+        channel=channel,
+        begin=grid.begin,
+        start=start,
+        lags=lags,
+        row=row,
+        kind=kind,
+        kinds=int(kind.max(initial=-1)) + 1,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -891,7 +921,7 @@ def _plain_reactions(
         return plain_by_numpy(lags[row], click, uplift, p_unsubscribe, margin, harm)
     m, nodes = click.shape
     worth, before = np.empty((2, m, nodes, lags.shape[1]))
-    told = (row, lags, click, uplift, p_unsubscribe, _NODE_WEIGHTS)
+    told = (row, lags, click, uplift, p_unsubscribe, NODE_WEIGHTS)
     results = map(compiled.address, (worth, before))
     library.plain(m, nodes, lags.shape[1], *map(compiled.address, told), margin, harm, *results)
     return worth, before
@@ -907,4 +937,4 @@ def plain_by_numpy(
     before = np.ones_like(reacted)
     before[:, :, 1:] = 1 - reacted[:, :, :-1]
     exact = np.where((uplift > 0)[:, None, None], click, lag[:, None, :] * np.minimum(uplift, 0.0)[:, None, None])
-    return _NODE_WEIGHTS[None, :, None] * (exact * margin - harm * left), before
+    return NODE_WEIGHTS[None, :, None] * (exact * margin - harm * left), before

@@ -2,27 +2,29 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.actions import ActionTable, Estimate, list_actions, value_actions
+from models.actions import ActionTable, Estimate, list_actions, value_each
 from models.booster import BoosterError
 from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.correction import Forecast
-from models.curves import Curves, plain_curves, plain_lags
-from models.eligibility import EligibleChannel, Slot, Suppressed, find_eligible, free_first
-from models.planner import CascadeValues, Prices, value_cascades
+from models.curves import plain_click, plain_lags
+from models.eligibility import Eligibility, EligibleChannel, Slot, Suppressed, find_eligible, free_first
+from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades
 from models.policies import RuleCascade, draw, make_policy
 from models.rules import Rules
 from models.slate import Action, Actions
 
+T = TypeVar("T")
 FloatArray = NDArray[np.float64]
 
 
@@ -98,13 +100,71 @@ class Evaluation:
 
 def decide(context: Context, rules: Rules, bundle: Bundle | None) -> Decision:
     """Decide one step of one message for one customer."""
-    found = evaluate(context, rules, bundle)
-    return found if isinstance(found, Decision) else serve(found, rules)
+    (decision,) = decide_each([context], rules, bundle)
+    return decision
+
+
+def decide_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None) -> list[Decision]:
+    """Decide messages that have nothing to do with each other, each as `decide` does; what they have in common is worked out once.
+
+    Customers whose channels and slots are the same are scored and planned together. None of them sees what another's decision takes.
+    """
+    found = evaluate_each(contexts, rules, bundle)
+    served = iter(serve_each([one for one in found if isinstance(one, Evaluation)], rules))
+    return [one if isinstance(one, Decision) else next(served) for one in found]
 
 
 def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluation | Decision:
     """Find what may be done and how probable each action is; the decision itself where there is nothing to choose from."""
+    (found,) = evaluate_each([context], rules, bundle)
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class _Case:
+    """A decision on its way: what may be done, and then what that is worth."""
+
+    context: Context
+    found: Eligibility
+    considered: tuple[EligibleChannel, ...]
+    actions: Actions
+    planned: ActionTable = field(init=False)
+    suppressed: tuple[Suppressed, ...] = ()
+    degraded: tuple[Degraded, ...] = ()
+    cascades: CascadeValues | None = None
+
+
+def evaluate_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None) -> list[Evaluation | Decision]:
+    """Evaluate messages that have nothing to do with each other; see `decide_each`."""
     version = bundle.version if bundle is not None else ""
+    results: list[Evaluation | Decision | _Case] = [_open_case(context, rules, version) for context in contexts]
+    cases = [case for case in results if isinstance(case, _Case)]
+    for alike in _by(cases, lambda case: id(case.actions)):
+        estimates, degraded = _estimate([case.context for case in alike], rules, bundle, alike[0].actions)
+        tables = value_each(
+            [case.context for case in alike], rules, [case.considered for case in alike], estimates, alike[0].actions
+        )
+        for case, table in zip(alike, tables, strict=True):
+            case.planned, case.degraded = table, degraded
+            _leave_out(case, rules)
+    planned = [case for case in cases if not _is_by_order(case, rules)]
+    values = best_cascades_each([case.context for case in planned], rules, [case.planned for case in planned])
+    for case, cascades in zip(planned, values, strict=True):
+        case.cascades = cascades
+        case.planned = replace(case.planned, plan_micros=_plan_micros(case.planned, cascades))
+    return [_evaluated(one, rules, version) if isinstance(one, _Case) else one for one in results]
+
+
+def _by(items: Sequence[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Return the items in groups of equal keys."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _open_case(context: Context, rules: Rules, version: str) -> _Case | Decision:
+    """Find what may be done; the decision itself where there is nothing to choose from."""
     if context.message.category == "marketing" and is_held_out(context.customer.key, rules):
         choice = Choice(
             verdict=Verdict.HOLDOUT,
@@ -118,48 +178,70 @@ def evaluate(context: Context, rules: Rules, bundle: Bundle | None) -> Evaluatio
     if not found.eligible:
         return Decision(context=context, choice=_nothing_eligible(context, rules, found.suppressed, version))
     considered = (*found.eligible, *found.waiting)
-    actions = list_actions(considered)
-    estimate, degraded = _estimate(context, rules, bundle, actions)
-    planned = value_actions(context, rules, considered, estimate, actions)
-    suppressed = found.suppressed
-    policy = make_policy(rules, context)
-    by_order = bool(degraded) or context.message.is_owed or rules.policy.name == "rule_cascade"
+    return _Case(
+        context=context,
+        found=found,
+        considered=considered,
+        actions=list_actions(considered),
+        suppressed=found.suppressed,
+    )
+
+
+def _is_by_order(case: _Case, rules: Rules) -> bool:
+    """Tell whether the rule cascade decides, and values say nothing."""
+    return bool(case.degraded) or case.context.message.is_owed or rules.policy.name == "rule_cascade"
+
+
+def _leave_out(case: _Case, rules: Rules) -> None:
+    """Leave out of a table what is too dear; where the rule cascade decides, no send as well."""
+    message = case.context.message
+    by_order = _is_by_order(case, rules)
+    if not by_order or (not message.is_owed and message.order_margin_micros == 0):
+        case.planned, dear = _without_dear(case.planned, rules)
+        case.suppressed += dear
     if by_order:
-        policy = RuleCascade(rules.cascade.order)
-        if not context.message.is_owed and context.message.order_margin_micros == 0:
-            planned, dear = _without_dear(planned, rules)
-            suppressed += dear
-        is_send = planned.listed.is_send
-        planned = planned.keep(is_send) if is_send.any() else planned
-    else:
-        planned, dear = _without_dear(planned, rules)
-        suppressed += dear
-    cascades: CascadeValues | None = None
-    if not by_order:
-        planned = replace(planned, curves=_curves(context, rules, planned))
-        cascades = best_cascades(context, rules, planned)
-        planned = replace(planned, plan_micros=_plan_micros(planned, cascades))
-    waiting = {channel.channel for channel in found.waiting}
-    if not degraded:
-        suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
-    table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
+        is_send = case.planned.listed.is_send
+        case.planned = case.planned.keep(is_send) if is_send.any() else case.planned
+
+
+def _evaluated(case: _Case, rules: Rules, version: str) -> Evaluation:
+    """Find how probable each action is."""
+    context, planned, table = case.context, case.planned, case.planned
+    policy = RuleCascade(rules.cascade.order) if _is_by_order(case, rules) else make_policy(rules, context)
+    suppressed = case.suppressed
+    if case.found.waiting:
+        waiting = {channel.channel for channel in case.found.waiting}
+        if not case.degraded:
+            suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
+        table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
     probabilities = policy.distribution(table)
     return Evaluation(
         context=context,
         distribution=Distribution(table=table, probabilities=probabilities),
-        eligible=found.eligible,
+        eligible=case.found.eligible,
         planned=planned,
-        cascades=cascades,
+        cascades=case.cascades,
         suppressed=suppressed,
         policy=policy.name,
         exploration_cost_micros=policy.exploration_cost(table, probabilities),
         bundle_version=version,
-        degraded=degraded,
+        degraded=case.degraded,
     )
 
 
 def serve(found: Evaluation, rules: Rules) -> Decision:
     """Draw the action to be served, and plan what may follow it."""
+    (decision,) = serve_each([found], rules)
+    return decision
+
+
+def serve_each(found: Sequence[Evaluation], rules: Rules) -> list[Decision]:
+    """Draw the actions to be served, and plan what may follow them."""
+    free_only = _free_only(found, rules)
+    return [_serve(one, rules, free) for one, free in zip(found, free_only, strict=True)]
+
+
+def _serve(found: Evaluation, rules: Rules, free_only_micros: float) -> Decision:
     context, table, probabilities = found.context, found.distribution.table, found.distribution.probabilities
     index = draw(probabilities, context.seed)
     action = table.actions[index]
@@ -174,7 +256,7 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         price_micros=int(table.price_micros[index]),
         propensity=float(probabilities[index]),
         exploration_cost_micros=found.exploration_cost_micros,
-        free_only_micros=_free_only(found, rules),
+        free_only_micros=free_only_micros,
         suppressed=found.suppressed,
         steps=_with_worth(steps, sends, found.planned, found.cascades),
         cascade_end=end,
@@ -184,7 +266,8 @@ def serve(found: Evaluation, rules: Rules) -> Decision:
         degraded=found.degraded,
         trainable=context.mode is Mode.LIVE,
     )
-    kept = replace(table, curves=None)  # hundreds of kilobytes that nobody asks a decision for
+    # Curves are hundreds of kilobytes that nobody asks a decision for.
+    kept = table if table.curves is None else replace(table, curves=None)
     return Decision(context=context, choice=choice, distribution=Distribution(table=kept, probabilities=probabilities))
 
 
@@ -219,60 +302,106 @@ def best_cascades(
     context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None
 ) -> CascadeValues:
     """Return what each send of a table, or of those `among` it, is worth with the best that may follow it, under these rules."""
-    curves = _curves(context, rules, table, among)
-    is_send = table.listed.is_send
+    (found,) = best_cascades_each([context], rules, [table], None if among is None else [among])
+    return found
+
+
+def best_cascades_each(
+    contexts: Sequence[Context],
+    rules: Rules,
+    tables: Sequence[ActionTable],
+    among: Sequence[NDArray[np.bool_]] | None = None,
+) -> list[CascadeValues]:
+    """Do the same of several customers; those whose sends are the same, and of which the model draws no curves, together."""
+    masks = [None] * len(tables) if among is None else among
+    found: dict[int, CascadeValues] = {}
+
+    def key(place: int) -> Hashable:
+        context, table, mask = contexts[place], tables[place], masks[place]
+        if table.curves is not None:
+            return place
+        expire, step = context.message.expire_time, context.step
+        limits = (max_steps(context, rules), free_first(context, rules))
+        chosen = None if mask is None else mask.tobytes()
+        return id(table.listed), chosen, context.decide_time, expire, step, limits, table.is_paid.tobytes()
+
+    for alike in _by(range(len(tables)), key):
+        first = alike[0]
+        if tables[first].curves is not None:
+            found[first] = _drawn_cascades(contexts[first], rules, tables[first], masks[first])
+        else:
+            chosen = [contexts[place] for place in alike]
+            values = _plain_cascades(chosen, rules, [tables[place] for place in alike], masks[first])
+            found.update(zip(alike, values, strict=True))
+    return [found[place] for place in range(len(tables))]
+
+
+def _drawn_cascades(
+    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None
+) -> CascadeValues:
+    """Return the best cascades by the curves that the model draws."""
+    is_send, curves = table.listed.is_send, table.curves
+    assert curves is not None  # else there are plain ones
     is_asked = is_send if among is None else is_send & among
-    least = rules.cascade.least_wait_minutes / 60
+    curves = curves if among is None else curves.keep(among[is_send])
     prices = Prices(
         micros=(table.price_micros * (1 + table.shadow_price))[is_asked],
         is_paid=table.is_paid[is_asked],
-        ready=curves.ready(max(1, math.ceil(least))),
+        ready=curves.ready(_least_wait(rules)),
     )
-    left = max_steps(context, rules) - context.step + 1
-    return value_cascades(curves, prices, left, is_strict=free_first(context, rules) == "strict")
+    return value_cascades(curves, prices, _steps_left(context, rules), is_strict=free_first(context, rules) == "strict")
 
 
-def _curves(context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None = None) -> Curves:
-    """Return the curves of the sends of a table, or of those `among` it: the model's, or where it draws none, plain ones."""
-    if among is None:
-        return _plain_curves(context, rules, table) if table.curves is None else table.curves
-    is_send = table.listed.is_send
-    is_asked = is_send & among
-    asked = table.listed.part(is_asked)
-    if table.curves is None or (table.curves.forecasts is None and _span(asked) != _span(table.listed.sends)):
-        return _plain_curves(context, rules, table, is_asked)
-    return table.curves.keep(among[is_send])
+def _plain_cascades(
+    contexts: Sequence[Context], rules: Rules, tables: Sequence[ActionTable], among: NDArray[np.bool_] | None
+) -> list[CascadeValues]:
+    """Return the best cascades of customers whose sends are the same, where the model draws no curves: the channel's wait says how long a response takes."""
+    first, listed = contexts[0], tables[0].listed
+    is_send = listed.is_send
+    is_asked = is_send if among is None else is_send & among
+    asked = listed.sends if among is None else listed.part(is_asked)
+    # Chances of all sends serve for some of them where these begin and end with the others: so do cells of plain curves.
+    source = is_send if among is None or _span(asked) == _span(listed.sends) else is_asked
+    margin = np.array([float(context.message.order_margin_micros) for context in contexts])
+    incremental = np.array([table.incremental_micros for table in tables])
+    uplift = incremental[:, source] / np.maximum(margin, 1.0)[:, None]
+    click = plain_click(uplift)
+    if source is is_send and among is not None:
+        kept = is_asked[is_send]
+        uplift, click = uplift[:, kept], click[:, kept]
+    price = np.array([table.price_micros * (1 + table.shadow_price) for table in tables])
+    waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in asked.names])
+    key = (first.decide_time, first.message.expire_time, *waits.tolist())
+    how = asked.once(key, lambda: plain_lags(first, asked.timed, waits[asked.channel]))
+    return value_campaign(
+        Campaign(
+            how=how,
+            ready=how.ready(_least_wait(rules)),
+            is_paid=tables[0].is_paid[is_asked],
+            steps=_steps_left(first, rules),
+            is_strict=free_first(first, rules) == "strict",
+            click=click,
+            uplift=uplift,
+            p_unsubscribe=np.array([table.p_unsubscribe for table in tables])[:, is_asked],
+            price=price[:, is_asked],
+            margin=margin,
+            harm_micros=rules.harm.unsubscribe,
+        )
+    )
+
+
+def _least_wait(rules: Rules) -> int:
+    return max(1, math.ceil(rules.cascade.least_wait_minutes / 60))
+
+
+def _steps_left(context: Context, rules: Rules) -> int:
+    return max_steps(context, rules) - context.step + 1
 
 
 def _span(sends: Actions) -> tuple[float, float] | None:
     """Return when the first and the last of these sends are made, on which cells of plain curves hang."""
     hours = [hour for _, hour in sends.timed]
     return sends.once("span", lambda: (min(hours), max(hours))) if hours else None
-
-
-def _plain_curves(
-    context: Context, rules: Rules, table: ActionTable, is_asked: NDArray[np.bool_] | None = None
-) -> Curves:
-    """Return curves of the sends of a table, or of those asked for, where the model draws none: the channel's wait says how long a response takes."""
-    if is_asked is None:
-        is_asked, actions = table.listed.is_send, table.listed.sends
-    else:
-        actions = table.listed.part(is_asked)
-    margin = context.message.order_margin_micros
-    waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in actions.names])
-    expire, now = context.message.expire_time, context.decide_time
-    wait_hours = waits[actions.channel]
-    lags = actions.once((now, expire, *waits.tolist()), lambda: plain_lags(context, actions.timed, wait_hours))
-    return plain_curves(
-        context,
-        actions.timed,
-        table.incremental_micros[is_asked] / max(margin, 1),
-        table.p_unsubscribe[is_asked],
-        wait_hours,
-        margin,
-        rules.harm.unsubscribe,
-        lags,
-    )
 
 
 def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:
@@ -300,19 +429,32 @@ def _with_worth(
     return (*(replace(step, plan_micros=worth[step.channel]) for step in steps[:kept]), *steps[kept:])
 
 
-def _free_only(found: Evaluation, rules: Rules) -> float:
-    """Return what the best cascade of free channels alone is expected to earn, 0 where no model says."""
-    if found.degraded:
-        return 0.0
-    planned, table = found.planned, found.distribution.table
-    is_free = ~planned.is_paid & (planned.price_micros == 0)
-    if found.cascades is not None:
-        best = table.actions[int(table.plan_micros.argmax())]
-        used = (best, *_following(planned, best, found.cascades))
-        free = {action.channel for action in planned.listed.part(is_free)}
-        if all(action.channel in free for action in used):
-            return max(0.0, float(table.plan_micros.max()))
-    return max(0.0, float(best_cascades(found.context, rules, planned, is_free).value.max(initial=0.0)))
+def _free_only(found: Sequence[Evaluation], rules: Rules) -> list[float]:
+    """Return what the best cascade of free channels alone is expected to earn each, 0 where no model says."""
+    most: dict[int, float] = {}
+    asked: list[int] = []
+    masks = []
+    for place, one in enumerate(found):
+        planned, table = one.planned, one.distribution.table
+        most[place] = 0.0
+        if one.degraded:
+            continue
+        is_free = ~planned.is_paid & (planned.price_micros == 0)
+        if one.cascades is not None:
+            best = table.actions[int(table.plan_micros.argmax())]
+            used = (best, *_following(planned, best, one.cascades))
+            free = planned.listed.part(is_free).names
+            if all(action.channel in free for action in used):
+                most[place] = max(0.0, float(table.plan_micros.max()))
+                continue
+        asked.append(place)
+        masks.append(is_free)
+    values = best_cascades_each(
+        [found[place].context for place in asked], rules, [found[place].planned for place in asked], masks
+    )
+    for place, cascades in zip(asked, values, strict=True):
+        most[place] = max(0.0, float(cascades.value.max(initial=0.0)))
+    return [most[place] for place in range(len(found))]
 
 
 def _sends(rules: Rules, table: ActionTable, first: Action, cascades: CascadeValues | None) -> tuple[Action, ...]:
@@ -346,19 +488,20 @@ def _only_reason(retry: datetime, suppressed: tuple[Suppressed, ...]) -> bool:
 
 
 def _estimate(
-    context: Context, rules: Rules, bundle: Bundle | None, actions: Actions
-) -> tuple[Estimate, tuple[Degraded, ...]]:
-    """Return the model's estimate; where there is none, zeros, and why."""
+    contexts: Sequence[Context], rules: Rules, bundle: Bundle | None, actions: Actions
+) -> tuple[list[Estimate], tuple[Degraded, ...]]:
+    """Return the model's estimate of the same actions in each context; where there is none, zeros, and why."""
     rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
     if bundle is not None:
         try:
-            return bundle.estimate(context, actions, rates, rules.harm.unsubscribe), ()
+            return bundle.estimate_each(contexts, actions, rates, rules.harm.unsubscribe), ()
         except BoosterError as error:
             degraded = Degraded(cause=DegradedCause.SCORING_FAILED, detail=f"the rule cascade decided: {error}")
     else:
         degraded = Degraded(cause=DegradedCause.NO_BUNDLE, detail="no bundle is loaded; the rule cascade decided")
     unsubscribe = np.array([rates.get(action.channel, 0.0) for action in actions])
-    return Estimate(p_response=np.zeros(len(actions)), p_unsubscribe=unsubscribe), (degraded,)
+    nothing = Estimate(p_response=np.zeros(len(actions)), p_unsubscribe=unsubscribe)
+    return [nothing] * len(contexts), (degraded,)
 
 
 def _without_dear(table: ActionTable, rules: Rules) -> tuple[ActionTable, tuple[Suppressed, ...]]:

@@ -309,11 +309,14 @@ class Encoder:
         row = [self._code(index, values.get(column.name)) for index, column in enumerate(self.columns)]
         return np.array(row, dtype=np.float64)
 
-    def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
-        """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it."""
+    def encode_actions(self, context: Context, actions: Sequence[Action], into: FloatArray | None = None) -> FloatArray:
+        """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it.
+
+        They are written `into` a matrix of that shape where there is one.
+        """
         listed = Actions.of(actions)
         facts = Facts.of(context)
-        matrix = np.empty((len(listed), len(self.columns)))
+        matrix = np.empty((len(listed), len(self.columns))) if into is None else into
         matrix[:] = self._context_row(facts)
         if self._channel_places:
             firsts, of_first = listed.kinds
@@ -332,6 +335,13 @@ class Encoder:
             for moment in moments
         ]
         return np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
+
+    def encode_each(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
+        """Encode the same actions of several contexts, shape (k, n_actions, n_columns)."""
+        found = np.empty((len(contexts), len(actions), len(self.columns)))
+        for context, matrix in zip(contexts, found, strict=True):
+            self.encode_actions(context, actions, matrix)
+        return found
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
         """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""

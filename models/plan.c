@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "curves.c"
+
 enum { MOST_PAIRS = 8, LANES = 4 };
 #define ROUNDING 1e-9 /* more than rounding can make of what is added up, as a part of it */
 #define INLINE static inline __attribute__((always_inline))
@@ -374,7 +376,7 @@ static void prepare(Plan *plan) {
     }
 }
 
-int plan_format(void) { return 2; }
+int plan_format(void) { return 3; }
 
 /* Returns 0, and 1 where there is no memory. */
 int plan(const Problem *p) {
@@ -417,4 +419,40 @@ int plan(const Problem *p) {
     free(room);
     free(order);
     return 0;
+}
+
+/* What customers whose sends are the same differ by; arrays by customer, then by send, then by node. */
+typedef struct {
+    int64_t customers;
+    const double *click, *uplift, *p_unsubscribe; /* as `plain` has them */
+    const double *price;                          /* in micros, with shadow prices */
+    const double *margin;                         /* by customer */
+    const double *weights;                        /* of nodes */
+    double harm;
+} Plain;
+
+/* Draw the plain curves of each customer, and plan: results are by customer, then by send. What is of one customer alone is left empty in `shared`. */
+int plan_plain(const Problem *shared, const Plain *x) {
+    const int64_t m = shared->sends, nodes = shared->nodes, cells = shared->cells, size = nodes * cells;
+    double *room = malloc((2 * m * size + 2 * m * nodes + 1) * sizeof(double));
+    if (room == NULL) return 1;
+    double *net = room, *before = net + m * size, *reacts = before + m * size, *gains = reacts + m * nodes;
+    int is_short = 0;
+    for (int64_t i = 0; i < x->customers && !is_short; i++) {
+        const double *click = x->click + i * m * nodes, *uplift = x->uplift + i * m, *p_unsubscribe = x->p_unsubscribe + i * m;
+        plain(m, nodes, cells, shared->shape, shared->lag, click, uplift, p_unsubscribe, x->weights, x->margin[i], x->harm, net, before);
+        for (int64_t a = 0; a < m; a++)
+            for (int64_t z = 0; z < nodes; z++) {
+                const double q = click[a * nodes + z], left = p_unsubscribe[a] * (1 - q), lost = uplift[a] < 0 ? uplift[a] : 0;
+                net[(a * nodes + z) * cells + shared->start[a]] -= x->price[i * m + a] * x->weights[z];
+                reacts[a * nodes + z] = q + left;
+                gains[a * nodes + z] = x->weights[z] * ((uplift[a] > 0 ? q : lost) * x->margin[i] - x->harm * left);
+            }
+        Problem p = *shared;
+        p.net = net, p.before = before, p.reacts = reacts, p.gains = gains;
+        p.alone += i * m, p.pair += i * m, p.value += i * m, p.second += i * m, p.third += i * m;
+        is_short = plan(&p);
+    }
+    free(room);
+    return is_short;
 }

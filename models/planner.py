@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import compiled
-from models.curves import Curves, Shapes
+from models.curves import NODE_WEIGHTS, Curves, PlainLags, Shapes, curves_of_click
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -43,7 +43,7 @@ LOOK_AHEAD = 3
 PAIRS = 2
 """Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
-_FORMAT = 2
+_FORMAT = 3
 """Of plan.c's arguments; both files change it together."""
 _MOST_PAIRS = 8
 """That plan.c has room for."""
@@ -183,6 +183,86 @@ def _best_by(library: Any, case: Case) -> CascadeValues:
     return CascadeValues(alone=worth[0], pair=worth[1], value=worth[2], second=steps[0], third=steps[1])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """Plain curves of k customers whose m sends are the same; what hangs on the sends alone first."""
+
+    how: PlainLags
+    ready: IntArray
+    """Shape (m,)."""
+    is_paid: BoolArray
+    """Shape (m,)."""
+    steps: int
+    is_strict: bool
+    click: FloatArray
+    """P(click) by node, shape (k, m, Z)."""
+    uplift: FloatArray
+    """Shape (k, m), as the next two."""
+    p_unsubscribe: FloatArray
+    price: FloatArray
+    """In micros, shadow prices on top."""
+    margin: FloatArray
+    """Shape (k,)."""
+    harm_micros: float
+
+
+class _Plain(ctypes.Structure):
+    """As plan.c has it."""
+
+    _fields_ = (
+        ("customers", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("click", "uplift", "p_unsubscribe", "price", "margin", "weights")),
+        ("harm", ctypes.c_double),
+    )
+
+
+def value_campaign(campaign: Campaign) -> list[CascadeValues]:
+    """Value every send of each customer; what `value_cascades` finds of their curves one by one, and how it is done where plan.c was not compiled."""
+    library = _kernel()
+    if library is not None and len(campaign.is_paid):
+        return _campaign_by_kernel(library, campaign)
+    found = []
+    for i, margin in enumerate(campaign.margin.tolist()):
+        curves = curves_of_click(
+            campaign.how, campaign.click[i], campaign.uplift[i], campaign.p_unsubscribe[i], margin, campaign.harm_micros
+        )
+        prices = Prices(micros=campaign.price[i], is_paid=campaign.is_paid, ready=campaign.ready)
+        found.append(value_cascades(curves, prices, campaign.steps, is_strict=campaign.is_strict))
+    return found
+
+
+def _campaign_by_kernel(library: Any, campaign: Campaign) -> list[CascadeValues]:
+    """Draw and plan each customer by plan.c in one call."""
+    how, (customers, m, nodes), cells = campaign.how, campaign.click.shape, len(campaign.how.begin)
+    number = {name: i for i, name in enumerate(dict.fromkeys(how.channel))}
+    channel = np.array([number[name] for name in how.channel], dtype=np.int64)
+    free = len(set(channel[~campaign.is_paid].tolist()))
+    worth, steps = np.empty((3, customers, m)), np.empty((2, customers, m), dtype=np.int64)
+    pending = np.zeros((nodes, cells))
+    shared = [np.ascontiguousarray(array, np.int64) for array in (how.start, campaign.ready, channel)]
+    is_paid = np.ascontiguousarray(campaign.is_paid, np.bool_)
+    told = (pending, *shared, is_paid)
+    first, then, size = compiled.address(worth), compiled.address(steps), 8 * customers * m
+    problem = _Problem(
+        *(m, nodes, cells, campaign.steps, min(PAIRS, len(number), _MOST_PAIRS)),
+        *(campaign.is_strict and free > 1, campaign.is_strict and free > LOOK_AHEAD - 1),
+        *(0, 0, *map(compiled.address, told)),
+        *(len(how.lags), *map(compiled.address, (how.row, how.lags)), how.kinds, compiled.address(how.kind), 0, 0),
+        *(first, first + size, first + 2 * size, then, then + size),
+    )
+    own = [
+        np.ascontiguousarray(array, np.float64)
+        for array in (campaign.click, campaign.uplift, campaign.p_unsubscribe, campaign.price, campaign.margin)
+    ]
+    plain = _Plain(customers, *map(compiled.address, (*own, NODE_WEIGHTS)), campaign.harm_micros)
+    if library.plan_plain(ctypes.addressof(problem), ctypes.addressof(plain)):
+        raise MemoryError("there is no memory for a plan")
+    return [
+        CascadeValues(alone=worth[0, i], pair=worth[1, i], value=worth[2, i], second=steps[0, i], third=steps[1, i])
+        for i in range(customers)
+    ]
+
+
 def _told_of_shapes(shapes: Shapes | None) -> tuple[int, ...]:
     if shapes is None:
         return (0,) * 7
@@ -199,6 +279,7 @@ def _kernel() -> Any:
     if library is None:
         return None
     library.plan.argtypes = (ctypes.c_void_p,)
+    library.plan_plain.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     case = _trial()
     return library if _is_same(_best_by(library, case), best_by_products(case)) else None
 

@@ -154,9 +154,8 @@ class Walk:
         """Return the sum of the trees for each row of a C-ordered matrix of shape (n, columns of the model)."""
         scores, room = np.empty(len(rows)), np.empty(self._room, dtype=self._dtype)
         n, width = rows.shape
-        self._walk(
-            self._address, rows.ctypes.data, n, width, scores.ctypes.data, room.ctypes.data, self._dtype.itemsize == 8
-        )
+        where, found, at = map(compiled.address, (rows, scores, room))
+        self._walk(self._address, where, n, width, found, at, self._dtype.itemsize == 8)
         return scores
 
     def trying_rows(self, columns: int, count: int = _TRIED) -> FloatArray:

@@ -143,6 +143,43 @@ class Customers:
             self._count(bool(found), len(found) - 1 if is_merging else 0, contradicting)
             yield person
 
+    @contextmanager
+    def hold_each(self, people: Sequence[Sequence[bytes]]) -> Iterator[list[Resolved | None]]:
+        """Resolve the identities of several people at one moment, and keep them all for this thread until the block ends.
+
+        None stands for those whose identities lead to several persons, or who are changed by another process just now: they are to be held one by one.
+        Locks are taken in the order of `hold`.
+        """
+        asked = {h for hashes in people for h in hashes}
+
+        def find(reader: Reader) -> dict[bytes, str]:
+            return reader.find_identities(asked)
+
+        with ExitStack() as held:
+            for stripe in sorted({int.from_bytes(h[:4]) % _STRIPES for h in asked}):
+                held.enter_context(self._identity_locks[stripe])
+            known = again = self._store.read(find)
+            found = [list(dict.fromkeys(known[h] for h in hashes if h in known)) for hashes in people]
+            keys = [of_one[0] if of_one else _first_key(hashes) for of_one, hashes in zip(found, people, strict=True)]
+            for stripe in sorted({_stripe(key) for key in keys}):
+                held.enter_context(self._person_locks[stripe])
+            if not all(found):
+                again = self._store.read(find)
+            now, since = self._since()
+            histories = self._store.read(
+                lambda reader: [reader.find_history(key, since, to_micros(now), self._holder) for key in keys]
+            )
+            resolved: list[Resolved | None] = []
+            for hashes, of_one, key, history in zip(people, found, keys, histories, strict=True):
+                is_missed = bool(of_one) == (history.customer is None)  # merged into another, or made, just before
+                if len(of_one) > 1 or is_missed or any(known.get(h) != again.get(h) for h in hashes):
+                    resolved.append(None)
+                    continue
+                new = tuple(dict.fromkeys(h for h in hashes if h not in known))
+                self._count(bool(of_one), 0, 0)
+                resolved.append(Resolved(key=key, new_hashes=new, moment=now, history=history))
+            yield resolved
+
     @property
     def matches(self) -> Matches:
         """How identities were resolved since the start."""
@@ -178,6 +215,12 @@ class Customers:
                     return
 
     def _resolved(self, key: str, new_hashes: tuple[bytes, ...]) -> Resolved:
+        now, since = self._since()
+        history = self._store.read(lambda reader: reader.find_history(key, since, to_micros(now), self._holder))
+        return Resolved(key=key, new_hashes=new_hashes, moment=now, history=history)
+
+    def _since(self) -> tuple[datetime, Since]:
+        """Return the moment, and how far back from it a history goes."""
         now = self._clock.now()
         since = Since(
             contacts_after=to_micros(now - self._contact_memory),
@@ -185,8 +228,7 @@ class Customers:
             activity_after=to_micros(now - ACTIVITY_MEMORY),
             most=MOST_ACTIVITY,
         )
-        history = self._store.read(lambda reader: reader.find_history(key, since, to_micros(now), self._holder))
-        return Resolved(key=key, new_hashes=new_hashes, moment=now, history=history)
+        return now, since
 
     def upsert(self, request: UpsertRequest) -> str:
         """Store what is known of a customer and return their key."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from models.arbitrate import Arm, arm_of, decide_together
+from models.arbitrate import Arm, arm_of, decide_people, decide_together
 from models.bundle import Bundle
 from models.cascade import Progress, advance_time, find_end, first_events
 from models.context import Assignment, ChannelOption, Content, Context, CustomerState, Message, Mode, Verdict
@@ -21,7 +21,7 @@ from models.rules import Rules
 from service.budgets import Demand, budget_states, demands, lease, reserve
 from service.bundles import BundleHolder
 from service.clock import Clock
-from service.customers import Customers, Resolved, keep_person, until_unchanged
+from service.customers import Customers, PersonChanged, Resolved, keep_person, until_unchanged
 from service.learning import Learner
 from service.ledger import BudgetShort, Hints, LeaseShort, Ledger
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
@@ -34,6 +34,10 @@ from service.variants import VariantBundles
 from service.version import VERSION
 
 _BATCH_THREADS = 32
+_READ_TOGETHER = 64
+"""People of a batch who are held, read and written at a time."""
+_DECIDED_TOGETHER = 16
+"""Of whom as many are decided before another call has its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,32 @@ class _Entry:
 
 class _NothingKept(Exception):
     """Raised in a unit of work whose every request_id is taken, so that its person is not written down for nothing either."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """Requests of one person and mode who is held, with the rows of those decided before."""
+
+    requests: Sequence[ChooseRequest]
+    rows: Sequence[DecisionRow | None]
+    hashes: Sequence[tuple[bytes, ...]]
+    person: Resolved
+
+    @property
+    def fresh(self) -> list[int]:
+        """Places of the requests that were not decided before."""
+        return [place for place, row in enumerate(self.rows) if row is None]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether decisions are kept."""
+        return self.requests[0].mode is not Mode.DRY_RUN
+
+    @property
+    def asking(self) -> Resolved:
+        """The person with those new identities alone that requests not decided before name."""
+        asked = {h for place in self.fresh for h in self.hashes[place]}
+        return replace(self.person, new_hashes=tuple(h for h in self.person.new_hashes if h in asked))
 
 
 class Decisions:
@@ -124,6 +154,39 @@ class Decisions:
         """
         answers: dict[int, Answer | ChannelChoiceError] = {}
 
+        live = [place for place, request in enumerate(requests) if request.mode is Mode.LIVE]
+        try:
+            people = self._customers.group([requests[place].person for place in live])
+        except ChannelChoiceError as error:
+            return [error] * len(requests)
+        together = [[live[number] for number in person] for person in people]
+        for groups in (together, *(_alone(requests, mode) for mode in (Mode.SHADOW, Mode.DRY_RUN))):
+            self._choose_groups(requests, groups, answers)
+        return [answers[place] for place in range(len(requests))]
+
+    def choose_in_turn(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+        """Decide requests as one call for each would, one after another, and answer them in their order; those of different people share reads and commits."""
+        answers: dict[int, Answer | ChannelChoiceError] = {}
+        try:
+            people = self._customers.group([request.person for request in requests])
+        except ChannelChoiceError as error:
+            return [error] * len(requests)
+        turns: dict[int, list[list[int]]] = {}
+        for places in people:
+            for turn, place in enumerate(places):
+                turns.setdefault(turn, []).append([place])
+        for turn in sorted(turns):
+            self._choose_groups(requests, turns[turn], answers)
+        return [answers[place] for place in range(len(requests))]
+
+    def _choose_groups(
+        self,
+        requests: Sequence[ChooseRequest],
+        groups: Sequence[Sequence[int]],
+        answers: dict[int, Answer | ChannelChoiceError],
+    ) -> None:
+        """Decide groups of requests, each of one person, with one look at the store and one commit; by themselves those that cannot be."""
+
         def run(places: Sequence[int]) -> None:
             try:
                 found = self._choose_for_one([requests[place] for place in places])
@@ -131,19 +194,18 @@ class Decisions:
                 found = [error] * len(places)
             answers.update(zip(places, found, strict=True))
 
-        live = [place for place, request in enumerate(requests) if request.mode is Mode.LIVE]
-        try:
-            people = self._customers.group([requests[place].person for place in live])
-        except ChannelChoiceError as error:
-            return [error] * len(requests)
-        together = [[live[number] for number in person] for person in people]
-        shadows = [[place] for place, request in enumerate(requests) if request.mode is Mode.SHADOW]
-        for groups in (together, shadows):
-            self._run_each(run, groups)
-        for place, request in enumerate(requests):
-            if request.mode is Mode.DRY_RUN:
-                run([place])
-        return [answers[place] for place in range(len(requests))]
+        for first in range(0, len(groups), _READ_TOGETHER):
+            some = groups[first : first + _READ_TOGETHER]
+            if len(some) == 1:
+                run(some[0])
+                continue
+            try:
+                decided = self._choose_each([[requests[place] for place in places] for places in some])
+            except ChannelChoiceError:
+                decided = [None] * len(some)
+            for places, of_one in zip(some, decided, strict=True):
+                answers.update(zip(places, of_one or (), strict=of_one is not None))
+            self._run_each(run, [places for places, of_one in zip(some, decided, strict=True) if of_one is None])
 
     def _run_each(self, run: Callable[[Sequence[int]], None], groups: Sequence[Sequence[int]]) -> None:
         """Run each group, several at a time so that they share commits."""
@@ -153,46 +215,118 @@ class Decisions:
         for done in [self._pool.submit(run, places) for places in groups]:
             done.result()
 
+    def _choose_each(self, groups: Sequence[Sequence[ChooseRequest]]) -> list[list[Answer | ChannelChoiceError] | None]:
+        """Decide requests of several people, those of each of one mode and together, at one moment; what all need is read at once, and shares commits.
+
+        None stands for those to be decided by themselves: their identities lead to several persons, somebody changed them meanwhile, or money is short.
+        """
+        hashes = [[self._customers.hashes(request.person) for request in of_one] for of_one in groups]
+        everyone = [tuple(dict.fromkeys(h for of_request in of_one for h in of_request)) for of_one in hashes]
+        with self._customers.hold_each(everyone) as people:
+            rows = self._store.read(
+                lambda reader: [[reader.find_request(request.request_id) for request in of_one] for of_one in groups]
+            )
+            opened = [
+                _Opened(requests=of_one, rows=known, hashes=of_requests, person=person)
+                for of_one, known, of_requests, person in zip(groups, rows, hashes, people, strict=True)
+                if person is not None
+            ]
+            bundle, others = self._bundles.current, self._variants.current
+            decided: list[list[Decision]] = []
+            for first in range(0, len(opened), _DECIDED_TOGETHER):
+                contexts = [self._fresh_contexts(one, {}) for one in opened[first : first + _DECIDED_TOGETHER]]
+                with self._deciding:
+                    decided += decide_people(contexts, self._rules, bundle, others)
+            entries = [self._entries(one, found) for one, found in zip(opened, decided, strict=True)]
+            kept = self._keep_each(opened, entries)
+            answers = [
+                None if of_one is None else self._answers(one, found, of_one)
+                for one, found, of_one in zip(opened, entries, kept, strict=True)
+            ]
+        following = iter(answers)
+        return [None if person is None else next(following) for person in people]
+
+    def _keep_each(
+        self, opened: Sequence["_Opened"], entries: Sequence[list[_Entry]]
+    ) -> list[list[bool] | ChannelChoiceError | None]:
+        """Write down what is to be kept of each person, in units that share commits; None where one has to be decided again."""
+        kept: list[list[bool] | ChannelChoiceError | None] = [[True] * len(found) for found in entries]
+        counted = [place for place, one in enumerate(opened) if one.is_counted and entries[place]]
+        units = []
+        for place in counted:
+            asked = demands(self._rules, [entry.decision for entry in entries[place]])
+            names = [demand.budget for demand in asked]
+            is_leased = not asked or self._leases.suffice(names, to_micros(asked[0].now))
+            ledger = self._ledger if self._ledger.is_held or is_leased else self._ledger.held()
+            units.append(self._unit(entries[place], asked, opened[place].asking, ledger))
+        for place, result in zip(counted, self._store.write_each(units) if units else (), strict=True):
+            if isinstance(result, _NothingKept):
+                kept[place] = [False] * len(entries[place])
+            elif isinstance(result, BudgetShort | LeaseShort | PersonChanged):
+                if isinstance(result, LeaseShort):
+                    self._leases.forget([d.budget for d in demands(self._rules, [e.decision for e in entries[place]])])
+                kept[place] = None
+            elif isinstance(result, Exception) and not isinstance(result, ChannelChoiceError):
+                raise result
+            else:
+                kept[place] = result
+        return kept
+
+    def _fresh_contexts(self, opened: "_Opened", most: Mapping[str, int]) -> list[Context]:
+        """Return the contexts of the requests that were not decided before."""
+        person, bundle, others = opened.person, self._bundles.current, self._variants.current
+        contexts = [self._first_context(opened.requests[place], person, person.moment, most) for place in opened.fresh]
+        return [self._with_factors(c, arm_of(c, self._rules, bundle, others).bundle) for c in contexts]
+
+    def _entries(self, opened: "_Opened", decisions: Sequence[Decision]) -> list[_Entry]:
+        return [
+            _Entry(
+                decision=_stamped(decision),
+                request_id=opened.requests[place].request_id,
+                digest=self._keys.digest(opened.requests[place].body),
+            )
+            for place, decision in zip(opened.fresh, decisions, strict=True)
+        ]
+
+    def _answers(
+        self, opened: "_Opened", entries: Sequence[_Entry], kept: Sequence[bool] | ChannelChoiceError
+    ) -> list[Answer | ChannelChoiceError]:
+        """Answer the requests of one person, of which those decided before keep their answers."""
+        if isinstance(kept, ChannelChoiceError):
+            return [kept] * len(opened.requests)
+        answers = {
+            place: self._replay(row, opened.requests[place].body)
+            for place, row in enumerate(opened.rows)
+            if row is not None
+        }
+        for place, entry, is_kept in zip(opened.fresh, entries, kept, strict=True):
+            body = opened.requests[place].body
+            answers[place] = self._answer(entry.decision, entry.request_id) if is_kept else self._taken(entry, body)
+        return [answers[place] for place in range(len(opened.requests))]
+
     def _choose_for_one(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         return until_unchanged(lambda: self._choose_once(requests))
 
     def _choose_once(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         """Decide requests of one person and mode together; those decided before keep their answers."""
-        digests = [self._keys.digest(request.body) for request in requests]
         hashes = [self._customers.hashes(request.person) for request in requests]
         everyone = tuple(dict.fromkeys(h for of_one in hashes for h in of_one))
         with self._customers.hold(everyone, is_merging=requests[0].mode is not Mode.DRY_RUN) as person:
-            known = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
-            answers = {
-                place: self._replay(row, requests[place].body) for place, row in enumerate(known) if row is not None
-            }
-            fresh = [place for place in range(len(requests)) if place not in answers]
-            now, bundle, others = person.moment, self._bundles.current, self._variants.current
-            asked = {h for place in fresh for h in hashes[place]}
-            resolved = replace(person, new_hashes=tuple(h for h in person.new_hashes if h in asked))
+            rows = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
+            opened = _Opened(requests=requests, rows=rows, hashes=hashes, person=person)
+            bundle, others = self._bundles.current, self._variants.current
 
             def decide_fresh(most: Mapping[str, int]) -> list[_Entry]:
-                contexts = [self._first_context(requests[place], person, now, most) for place in fresh]
-                contexts = [self._with_factors(c, arm_of(c, self._rules, bundle, others).bundle) for c in contexts]
+                contexts = self._fresh_contexts(opened, most)
                 with self._deciding:
-                    decisions = [_stamped(d) for d in decide_together(contexts, self._rules, bundle, others)]
-                return [
-                    _Entry(decision=decision, request_id=requests[place].request_id, digest=digests[place])
-                    for place, decision in zip(fresh, decisions, strict=True)
-                ]
+                    decisions = decide_together(contexts, self._rules, bundle, others)
+                return self._entries(opened, decisions)
 
-            is_counted = requests[0].mode is not Mode.DRY_RUN
-            if is_counted and fresh:
-                entries, kept = self._decide_and_keep(decide_fresh, resolved)
+            if opened.is_counted and opened.fresh:
+                entries, kept = self._decide_and_keep(decide_fresh, opened.asking)
             else:
-                entries, kept = decide_fresh({}), [True] * len(fresh)
-            for place, entry, is_kept in zip(fresh, entries, kept, strict=True):
-                answers[place] = (
-                    self._answer(entry.decision, entry.request_id)
-                    if is_kept
-                    else self._taken(entry, requests[place].body)
-                )
-            return [answers[place] for place in range(len(requests))]
+                entries, kept = decide_fresh({}), [True] * len(opened.fresh)
+            return self._answers(opened, entries, kept)
 
     def _taken(self, entry: _Entry, body: bytes) -> Answer | ChannelChoiceError:
         """Answer a request whose id was taken while it was decided."""
@@ -327,6 +461,16 @@ class Decisions:
         ------
         LeaseShort: leases do not suffice. BudgetShort: the ledger does not.
         """
+        unit, locks = self._unit(entries, asked, person, ledger)
+        try:
+            return self._store.write(unit, locks)
+        except _NothingKept:
+            return [False] * len(entries)
+
+    def _unit(
+        self, entries: Sequence[_Entry], asked: Sequence[Demand], person: Resolved, ledger: Ledger
+    ) -> tuple[Callable[[Unit], list[bool]], list[int]]:
+        """Return the unit of work that writes decisions of one person down, and its locks; see `_keep_by`."""
         rows = [row_of(entry.decision, entry.request_id, entry.digest) for entry in entries]
 
         def unit(work: Unit) -> list[bool]:
@@ -348,10 +492,7 @@ class Decisions:
             self._leases.note(granted)
             return kept
 
-        try:
-            return self._store.write(unit, [*person.locks, *(ledger.locks if asked else ())])
-        except _NothingKept:
-            return [False] * len(rows)
+        return unit, [*person.locks, *(ledger.locks if asked else ())]
 
     def _keep_effects(self, work: Unit, decision: Decision, row: DecisionRow, ledger: Ledger) -> None:
         choice, message = decision.choice, decision.context.message
@@ -467,6 +608,11 @@ class Decisions:
             missing=self._variants.missing,
         )
         return assignments(self._rules, customer.key, message, customer.country, now, known)
+
+
+def _alone(requests: Sequence[ChooseRequest], mode: Mode) -> list[list[int]]:
+    """Return the places of the requests of a mode, each by itself."""
+    return [[place] for place, request in enumerate(requests) if request.mode is mode]
 
 
 def _first_exposures(contexts: Iterable[Context], history: History, rules: Rules) -> list[ExposureRow]:

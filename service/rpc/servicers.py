@@ -31,6 +31,7 @@ from service.gen.channelchoice.v1 import outcome_service_pb2_grpc as outcome_grp
 from service.learning import Learner
 from service.log import get_logger
 from service.outcomes import Outcomes, Reported, Status
+from service.requests import ChooseRequest
 from service.rpc import parse
 from service.rpc.answer import (
     EXPERIMENT_STATES,
@@ -44,12 +45,15 @@ from service.rpc.answer import (
     stamp,
 )
 from service.rpc.errors import answering, streaming, to_item
+from service.rpc.gather import gathered
 from service.shadow import Shadow
 from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
 
 _log = get_logger(__name__)
 MAX_BATCH = 500
+_MOST_GATHERED = 32
+"""Messages of a stream that are decided together where they have come already."""
 MAX_OUTCOMES = 1000
 MAX_CUSTOMERS = 500
 _EXPERIMENT_STATES: dict[int, ExperimentState | None] = {
@@ -107,7 +111,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     ) -> choice_pb.BatchChooseChannelResponse:
         _check_size("requests", len(request.requests), MAX_BATCH)
         self._check_ids(request.requests)
-        results, answers = self._choose_all(request.requests)
+        results, answers = self._choose_all(request.requests, self._decisions.choose_all)
         self._tell_after(context, answers)
         return choice_pb.BatchChooseChannelResponse(results=results)
 
@@ -115,9 +119,11 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
     def StreamChooseChannel(  # noqa: N802  # the contract's name
         self, request_iterator: Iterable[choice_pb.StreamChooseChannelRequest], context: grpc.ServicerContext
     ) -> Iterator[choice_pb.StreamChooseChannelResponse]:
-        for message in request_iterator:
-            (result,), answers = self._choose_all([message.request])
-            yield choice_pb.StreamChooseChannelResponse(result=result)
+        for messages in gathered(request_iterator, _MOST_GATHERED):
+            requests = [message.request for message in messages]
+            results, answers = self._choose_all(requests, self._decisions.choose_in_turn)
+            for result in results:
+                yield choice_pb.StreamChooseChannelResponse(result=result)
             self._tell(answers)
 
     @answering
@@ -166,7 +172,9 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
             tell(new)
 
     def _choose_all(
-        self, requests: Iterable[choice_pb.ChooseChannelRequest]
+        self,
+        requests: Iterable[choice_pb.ChooseChannelRequest],
+        choose: Callable[[Sequence[ChooseRequest]], list[Answer | ChannelChoiceError]],
     ) -> tuple[list[choice_pb.ChooseChannelResult], list[Answer]]:
         for request in requests:
             parse.show_time(self._observe, request.message, "earliest_time")
@@ -179,7 +187,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
                 places.append(place)
             except InvalidInput as error:
                 results[place].error.CopyFrom(to_item(error))
-        answers = self._decisions.choose_all([request for request, _ in parsed])
+        answers = choose([request for request, _ in parsed])
         for place, (_, is_full), answer in zip(places, parsed, answers, strict=True):
             if isinstance(answer, ChannelChoiceError):
                 results[place].error.CopyFrom(to_item(answer))

@@ -741,6 +741,13 @@ class Store:
         The locks are held until then against the units of every process.
         """
 
+        return self._writer.run(self._noting_sums(unit), locks)
+
+    def write_each(self, units: Sequence[tuple[Callable[[Unit], T], Iterable[int]]]) -> list[T | Exception]:
+        """Run units of work, each under its locks, that share commits; what each returned or raised, once they are on disk or undone."""
+        return self._writer.run_each([(self._noting_sums(unit), locks) for unit, locks in units])
+
+    def _noting_sums(self, unit: Callable[[Unit], T]) -> Callable[[Cursor], T]:
         def run(cursor: Cursor) -> T:
             work = Unit(cursor)
             result = unit(work)
@@ -748,7 +755,7 @@ class Store:
                 self._sums[cell] = self._sums.get(cell, Sums()) + sums
             return result
 
-        return self._writer.run(run, locks)
+        return run
 
     def scrub(self) -> None:
         """Take what was deleted off the disk, as far as the engine can do that at once."""

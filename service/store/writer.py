@@ -7,7 +7,7 @@ on disk.
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from models.errors import StoreUnavailable
@@ -79,12 +79,27 @@ class GroupWriter:
         StoreUnavailable: the database is locked or cannot be written, or the writer is closed; try again, the unit may have been kept
         only where the database was lost in the middle of its commit. Whatever the unit itself raises undoes the unit and is raised here.
         """
-        job = _Job(unit, tuple(locks))
+        (job,) = self._put([(unit, locks)])
+        return cast(T, job.wait())
+
+    def run_each(self, units: Sequence[tuple[Callable[[Cursor], T], Iterable[int]]]) -> list[T | Exception]:
+        """Run units of work that share commits; what each returned, or what it raised, once all are committed or undone. See `run`."""
+        found: list[T | Exception] = []
+        for job in self._put(units):
+            try:
+                found.append(job.wait())
+            except Exception as error:  # the unit's own, which is the caller's to look at
+                found.append(error)
+        return found
+
+    def _put(self, units: Sequence[tuple[Callable[[Cursor], Any], Iterable[int]]]) -> list[_Job]:
+        jobs = [_Job(unit, tuple(locks)) for unit, locks in units]
         with self._lock:
             if self._is_closed:
                 raise StoreUnavailable("the store is closed")
-            self._jobs.put(job)
-        return cast(T, job.wait())
+            for job in jobs:
+                self._jobs.put(job)
+        return jobs
 
     def close(self) -> None:
         """Commit what waits, then stop."""

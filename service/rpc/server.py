@@ -52,8 +52,9 @@ class Server:
     ) -> None:
         """Those `interceptors` see a call before its token is looked at."""
         tokens = None if settings.tokens_file is None else load_tokens(settings.tokens_file)
+        self._threads = ThreadPoolExecutor(settings.workers + settings.streams, thread_name_prefix="call")
         self._server = grpc.server(
-            ThreadPoolExecutor(settings.workers + settings.streams, thread_name_prefix="call"),
+            self._threads,
             interceptors=[*interceptors, AuthInterceptor(tokens)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -85,9 +86,10 @@ class Server:
             self._health.set(BUNDLE_HEALTH, status)
 
     def stop(self, drain_seconds: float) -> None:
-        """Say so in health, take no new calls, and let those in flight end."""
+        """Say so in health, take no new calls, and let those in flight end; one that is cut off is still at work until its thread ends, which the store is open for."""
         self._health.enter_graceful_shutdown()
         self._server.stop(drain_seconds).wait()
+        self._threads.shutdown()
 
     def _bind(self, settings: Settings) -> int:
         try:

@@ -38,7 +38,7 @@ _CASES = {
     "DRY_RUN BASIC": (DECISION_MODE_DRY_RUN, DECISION_VIEW_BASIC),
     "LIVE BASIC": (DECISION_MODE_LIVE, DECISION_VIEW_BASIC),
 }
-_BATCH = f"batch of {_CUSTOMERS}"
+_BATCH, _LIVE_BATCH = f"batch of {_CUSTOMERS}", f"LIVE batch of {_CUSTOMERS}"
 
 
 class _Server:
@@ -96,6 +96,12 @@ def run(world: World, calls: int) -> dict[str, tuple[float, str]]:
         ]
         found[_BATCH] = _measure(batch, batches, calls / len(batches))
         found["LIVE BASIC"] = _measure(one, _requests(world, "live", "LIVE BASIC", _CUSTOMERS), 1)  # moves the clock
+        later = [
+            make_request(world, n, HISTORY + 2, f"later-{n}", mode=DECISION_MODE_LIVE, view=DECISION_VIEW_BASIC)
+            for n in range(_CUSTOMERS)
+        ]
+        together = BatchChooseChannelRequest(requests=later).SerializeToString()
+        found[_LIVE_BATCH] = _measure(batch, [together], _CUSTOMERS)
     return found
 
 
@@ -154,12 +160,12 @@ def main() -> int:
             rounds = [
                 [in_checkout(__file__, it, world, options.calls) for it in checkouts] for _ in range(options.rounds)
             ]
-            for name in (*_CASES, _BATCH):
+            for name in (*_CASES, _BATCH, _LIVE_BATCH):
                 before, after = (statistics.median(pair[side][name][0] for pair in rounds) for side in (0, 1))
                 same = all(pair[0][name][1] == pair[1][name][1] for pair in rounds)
                 is_same &= same
                 print(
-                    f"{world.name:>4} rows  {name:13}  {before:6.2f} -> {after:6.2f} ms CPU a decision  {after / before:.2f}"
+                    f"{world.name:>4} rows  {name:17}  {before:6.2f} -> {after:6.2f} ms CPU a decision  {after / before:.2f}"
                     + ("" if same else "  ANSWERS DIFFER"),
                     flush=True,
                 )

@@ -424,3 +424,22 @@ def test_every_connection_is_durable(tmp_path: Path) -> None:
     connection.close()
 
     assert (mode, level) == (("wal",), (2,))
+
+
+def test_units_written_together_share_what_they_can_and_fail_alone(store: Store) -> None:
+    """Of several units one that raises is undone alone, and what it raised stands in its place."""
+
+    def fail(unit: Unit) -> None:
+        unit.insert_pause(pause("lost"))
+        raise KeyError("of the unit")
+
+    done = store.write_each(
+        [
+            (lambda unit: unit.insert_pause(pause("push")), ()),
+            (fail, ()),
+            (lambda unit: unit.insert_pause(pause("email")), ()),
+        ]
+    )
+
+    assert [type(result) for result in done] == [type(None), KeyError, type(None)]
+    assert [row.channel for row in store.read(lambda reader: reader.list_pauses())] == ["email", "push"]

@@ -173,3 +173,20 @@ def test_open_streams_do_not_keep_unary_calls_waiting(tmp_path: Path) -> None:
 
     assert refusals[0].code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "raise the setting streams" in refusals[0].message
+
+
+def test_requests_of_one_customer_in_a_stream_are_decided_one_after_another(service: Served) -> None:
+    """However many have come at once, each finds what those before it have booked, as if it had been sent alone."""
+    alone = [choose_request(f"alone-{number}", customer="alone", channels=["in_app"]) for number in range(6)]
+    mine = [choose_request(f"mine-{number}", customer="mine", channels=["in_app"]) for number in range(6)]
+    requests = [request for number, one in enumerate(mine) for request in (one, basic(number))]
+    expected = [service.decide(request) for request in alone]
+
+    answers = service.decisions.StreamChooseChannel(
+        iter([StreamChooseChannelRequest(request=request) for request in requests]), timeout=30
+    )
+    found = {answer.result.request_id: answer.result.decision for answer in answers}
+
+    assert list(found) == [request.request_id for request in requests]
+    assert [found[one.request_id].verdict for one in mine] == [decision.verdict for decision in expected]
+    assert len({decision.verdict for decision in expected}) > 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
-from models.decide import Decision, decide, end_cascade, is_held_out, make_seed
+from models.decide import Decision, decide, decide_each, end_cascade, is_held_out, make_seed
 from models.eligibility import find_eligible
 from models.features import NO_SEND, Action
 from models.record import choice_to_json, pack_actions
@@ -539,3 +539,34 @@ def test_message_decided_a_microsecond_before_its_expiry_may_still_be_sent() -> 
 
     assert choice.slot is not None
     assert choice.slot.start < choice.slot.end == context.message.expire_time
+
+
+# --- many at a time -----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    request_and_rules=some_requests(),
+    bundle=some_bundles(),
+    margins=st.lists(st.integers(0, 2000), min_size=1, max_size=6),
+    policy=st.sampled_from(get_args(PolicyName)),
+)
+def test_customers_who_are_decided_together_are_decided_as_alone(
+    request_and_rules: tuple[Context, Rules], bundle: Bundle, margins: list[int], policy: PolicyName
+) -> None:
+    """What customers have in common is worked out once, and each gets the decision to the byte that they would get alone, in whatever company."""
+    context, rules = request_and_rules
+    rules = replace(rules, policy=replace(rules.policy, name=policy))
+    message = context.message
+    contexts = [
+        replace(
+            context,
+            seed=number,
+            customer=replace(context.customer, key=f"{number:032x}", contacts=context.customer.contacts[: number % 3]),
+            message=replace(message, order_margin_micros=margin * RUBLE),
+        )
+        for number, margin in enumerate(margins)
+    ]
+
+    together = decide_each(contexts, rules, bundle)
+
+    assert [written(decision) for decision in together] == [written(decide(c, rules, bundle)) for c in contexts]

@@ -187,10 +187,13 @@ class Checker:
         self.count(field, values, 0, 64)
         found: dict[str, FeatureValue] = {}
         for name, value in values.items():
+            kind = value.WhichOneof("kind")
+            if kind == "number" and _FEATURE_NAME.fullmatch(name) and math.isfinite(number := value.number):
+                found[name] = number  # as most are; a path is made for others alone
+                continue
             path = f"{field}[{name!r}]"
             if not _FEATURE_NAME.fullmatch(name):
                 self.refuse(path, "names of features are 1 to 64 of a-z, 0-9, _ and .")
-            kind = value.WhichOneof("kind")
             if kind is None:
                 self.refuse(path, "has no value; set number, text or flag, or leave it out where it is unknown")
             elif kind == "number" and not math.isfinite(value.number):

@@ -255,6 +255,16 @@ def find_log(url: str) -> str:
     return describe(parsed)
 
 
+def name_log(url: str) -> str:
+    """Return what a log is called where it is kept or printed: a database without its password, a folder of files as it is."""
+    return url if Path(url).is_dir() else describe(parse_url(url))
+
+
+def short_name(log: str) -> str:
+    """Return a log's own name, without where it is: a bundle holds this one, so that the same data give the same bytes wherever they lie."""
+    return log.rpartition("/")[2].partition("?")[0]
+
+
 def limits(
     connection: Connection, name: str, window: timedelta, until: datetime | None, as_of: datetime | None
 ) -> tuple[int, dict[str, int]]:

@@ -13,6 +13,7 @@ from models.bundle import MANIFEST, Bundle, load_bundle
 from models.errors import LogUnusable
 from models.rules import Rules, read_rules
 from training.bounds import Bounds
+from training.dataset import name_log
 from training.evaluate import evaluate_policies, metrics_of, table
 from training.gate import Contest, Gate, run_gate, transcript
 from training.registry import CHALLENGER, CHAMPION, MlflowRegistry, Registered, Report
@@ -114,7 +115,7 @@ def evaluate_command(options: argparse.Namespace) -> str:
         note=text,
         parameters={
             **names,
-            "log": options.database,
+            "log": name_log(options.database),
             "rules": rules.name,
             "window_hours": options.window_hours,
             "folds": options.folds,
@@ -143,7 +144,9 @@ def promote_command(options: argparse.Namespace, say: Callable[[str], object]) -
         champion = registry.champion(options.name)
         if champion is not None and champion.version == candidate.version:
             return [f"version {candidate.version} of {options.name} is champion already"]
-        say(f"candidate version {candidate.version} of {options.name}, {_whose(champion)}, log {options.database}")
+        say(
+            f"candidate version {candidate.version} of {options.name}, {_whose(champion)}, log {name_log(options.database)}"
+        )
         gate, problem = _judge(options, registry, candidate, champion)
         text = problem if gate is None else transcript(gate.checks)
         say(text)
@@ -217,7 +220,7 @@ def _record(
             parameters={
                 "candidate": candidate.version,
                 "champion": "" if champion is None else champion.version,
-                "log": options.database,
+                "log": name_log(options.database),
                 **{f"bound.{name}": value for name, value in asdict(_bounds_of(options)).items()},
             },
             metrics={

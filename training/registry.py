@@ -112,8 +112,16 @@ class MlflowRegistry:
         location = None if self._artifacts is None else self._artifacts.resolve().as_uri()
         return self._client.create_experiment(self._experiment, artifact_location=location)
 
-    def keep(self, fitted: Fitted, data: Dataset, hyper: Hyperparameters, window: timedelta, name: str) -> Registered:
-        """Log a fit as a run with its bundle, and register that as a new version of `name`.
+    def keep(
+        self,
+        fitted: Fitted,
+        data: Dataset,
+        hyper: Hyperparameters,
+        window: timedelta,
+        name: str,
+        log: str | None = None,
+    ) -> Registered:
+        """Log a fit as a run with its bundle, and register that as a new version of `name`; `log` is where the data are from, by default what the bundle says.
 
         Raises
         ------
@@ -125,6 +133,7 @@ class MlflowRegistry:
             parameters = {
                 **asdict(hyper),
                 **fitted.description.trained_on,
+                **({} if log is None else {"log": log}),
                 "window_hours": window.total_seconds() / 3600,
             }
             tags = {
@@ -141,7 +150,7 @@ class MlflowRegistry:
                 params=[Param(key, str(value)) for key, value in parameters.items()],
                 tags=[RunTag(key, value) for key, value in tags.items()],
             )
-            self._client.log_inputs(run_id, datasets=[_dataset_input(fitted, data)])
+            self._client.log_inputs(run_id, datasets=[_dataset_input(str(parameters["log"]), data)])
             for path in plot_fit(fitted, folder / "plots"):
                 self._client.log_artifact(run_id, str(path), "plots")
             self._client.log_artifacts(run_id, str(folder / "bundle"), "bundle")
@@ -385,8 +394,7 @@ def _note(fitted: Fitted, version: str) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _dataset_input(fitted: Fitted, data: Dataset) -> DatasetInput:
-    source = fitted.description.trained_on["log"]
+def _dataset_input(source: str, data: Dataset) -> DatasetInput:
     entry = mlflow.entities.Dataset(
         name="decision log", digest=data.digest[:36], source_type="decision_log", source=json.dumps({"log": source})
     )

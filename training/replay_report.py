@@ -18,6 +18,7 @@ from models.record import from_micros
 from models.rules import Rules, read_rules
 from service.store.identity import load_keys
 from service.store.store import Store
+from training.dataset import name_log
 from training.evaluate import NOT_ENOUGH, Verdict, evaluate_policies
 from training.judging import find_bundle, find_targets, open_registry, show_bar
 from training.off_policy import Estimate
@@ -230,7 +231,7 @@ def replay_command(options: argparse.Namespace) -> str:
                 found.append(replay(log, target, response, rules, options.seed, bar.update))
         verdicts, problem = _judge(url, targets, rules, window, options)
     replays = summarise(found, rules.harm.unsubscribe / 1e6, np.random.default_rng(options.seed), verdicts, problem)
-    text = table(replays, replace(log, url=options.database), rules.currency, response.version)
+    text = table(replays, replace(log, url=name_log(options.database)), rules.currency, response.version)
     if options.no_mlflow:
         return text
     names = {f"policy{number}": one.policy for number, one in enumerate(found)}
@@ -239,7 +240,7 @@ def replay_command(options: argparse.Namespace) -> str:
         note=text,
         parameters={
             **names,
-            "log": options.database,
+            "log": name_log(options.database),
             "rules": rules.name,
             "response": response.version,
             "since": options.since,

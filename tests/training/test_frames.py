@@ -213,20 +213,26 @@ def test_a_folder_that_is_not_empty_is_left_alone(log_url: str, tmp_path: Path) 
 def test_commands_write_and_train(
     log_url: str, tmp_path: Path, mlflow_uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`dataset` writes what `train --data` learns from, and the run has the digest that training on the log has."""
+    """`dataset` writes what `train --data` learns from; the run has the digest that training on the log has, and the bundle the same bytes, wherever the log lies."""
     monkeypatch.chdir(tmp_path)
     write(log_url, [*mixed(600), closing(NOW + 400 * DAY)])
 
     assert main(["dataset", "--log", log_url, "--to", "frames"]) == 0
     assert "600 decisions, 600 of them with a closed window, in 1 files" in capsys.readouterr().out
-    assert main(["train", "--data", "frames", "--mlflow", mlflow_uri, "--trees", "5"]) == 0
+    moved = tmp_path / "moved" / "log.db"
+    moved.parent.mkdir()
+    run_sql(log_url, f"VACUUM INTO '{moved}'")
+    for source in (["--data", "frames"], ["--log", f"sqlite:///{moved}"]):
+        assert main(["train", *source, "--mlflow", mlflow_uri, "--trees", "5"]) == 0
 
     client = MlflowClient(tracking_uri=mlflow_uri)
     experiment = client.get_experiment_by_name("channel-choice")
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.tags["data.digest"] == read_dataset(log_url, WINDOW, with_early=True).digest
-    assert run.data.params["window_hours"] == "72.0"
+    on_log, on_files = client.search_runs([experiment.experiment_id])
+    assert on_files.data.tags["data.digest"] == read_dataset(log_url, WINDOW, with_early=True).digest
+    assert on_files.data.params["window_hours"] == "72.0"
+    assert on_files.data.tags["bundle.version"] == on_log.data.tags["bundle.version"]
+    assert on_log.data.params["log"] == str(moved)
 
 
 @pytest.mark.parametrize("option", [["--log", "sqlite:///x.db"], ["--window-hours", "24"], ["--as-of", "2026-01-01"]])

@@ -1,5 +1,6 @@
 """The gate before the alias champion: each check, the two commands, and two people at once."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,7 @@ from tests.training.test_evaluate import overlap
 from training import gate
 from training.__main__ import main
 from training.bounds import Bounds
-from training.dataset import read_dataset
+from training.dataset import name_log, read_dataset, short_name
 from training.evaluate import NOT_ENOUGH, Verdict
 from training.fit import Fitted, fit
 from training.gate import Check, Gate, transcript
@@ -191,6 +192,13 @@ class Shop:
         found = self.client.search_runs([experiment.experiment_id])
         return [run.data.tags for run in found if str(run.info.run_name).startswith(title)]
 
+    def parameters(self, title: str) -> list[dict[str, str]]:
+        """The parameters of the runs of that name, the newest first."""
+        experiment = self.client.get_experiment_by_name(NAME)
+        assert experiment is not None
+        found = self.client.search_runs([experiment.experiment_id])
+        return [run.data.params for run in found if str(run.info.run_name).startswith(title)]
+
 
 @pytest.fixture
 def shop(mlflow_uri: str, tmp_path: Path, random_log: str, fits: list[Fitted]) -> Shop:
@@ -260,6 +268,38 @@ def test_force_keeps_its_reason(shop: Shop, told: Callable[[bool], None], capsys
     assert (tags["gate"], tags["gate.force_reason"]) == ("forced", "the old one names a channel that is gone")
     kept = shop.client.get_model_version(NAME, "2").tags
     assert kept["promotion.forced"] == "the old one names a channel that is gone"
+
+
+def test_passwords_of_logs_are_not_kept(
+    shop: Shop, told: Callable[[bool], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The password of a log's database is neither printed nor kept with the run."""
+    told(True)
+
+    assert shop.run("promote", "--database", "postgresql://shop:hushhush@db.example.org/choices") == 0
+
+    kept = json.dumps([shop.runs("gate"), shop.parameters("gate")])
+    assert "postgresql://shop:***@db.example.org/choices" in capsys.readouterr().out
+    assert "db.example.org/choices" in kept
+    assert "hushhush" not in kept
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "short"),
+    [
+        (
+            "postgresql://shop:hushhush@db/choices?sslmode=require",
+            "postgresql://shop:***@db/choices?sslmode=require",
+            "choices",
+        ),
+        ("sqlite:///var/shop.db", "var/shop.db", "shop.db"),
+        ("sqlite:////srv/shop.db", "/srv/shop.db", "shop.db"),
+    ],
+)
+def test_logs_are_named_without_passwords(url: str, name: str, short: str) -> None:
+    """A log is called by where it is, without a password; in a bundle by its own name alone."""
+    assert name_log(url) == name
+    assert short_name(name) == short
 
 
 def test_force_without_a_reason_is_refused(

@@ -83,7 +83,7 @@ def _dataset(options: argparse.Namespace) -> None:
 
 
 def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
-    """Return what to learn from, and what it is called.
+    """Return what to learn from, and what its log is called.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
     """
     from tqdm import tqdm
 
-    from training.dataset import read_dataset
+    from training.dataset import name_log, read_dataset
     from training.frames import read_description, read_frames
 
     if options.data is None:
@@ -108,7 +108,7 @@ def _training_data(options: argparse.Namespace) -> "tuple[Dataset, str]":
                 most=options.most_decisions,
                 progress=bar.update,
             )
-        return data, log
+        return data, name_log(log)
     given = {"--log": options.log, "--window-hours": options.window_hours, "--as-of": options.as_of}
     found = [
         Violation(field=name, description="was settled when --data was written; leave it out")
@@ -133,12 +133,13 @@ def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from training.boosting import open_engine
+    from training.dataset import short_name
     from training.doubts import find_doubts
     from training.fit import fit
     from training.grow import Hyperparameters
     from training.registry import MlflowRegistry
 
-    data, name = _training_data(options)
+    data, log = _training_data(options)
     window = timedelta(hours=data.window_hours)
     for doubt in find_doubts(data):
         print(f"note: {doubt}")
@@ -154,9 +155,10 @@ def _train(options: argparse.Namespace) -> None:
         tqdm(desc="grow", unit=" trees", disable=None) as bar,
         open_engine(options.engine, options.cluster, bar.update) as engine,
     ):
-        fitted = fit(data, hyper, name, bar.write, engine)
+        fitted = fit(data, hyper, short_name(log), bar.write, engine)
     fitted = replace(fitted, metrics=fitted.metrics | metrics)
-    registered = MlflowRegistry(options.mlflow, options.experiment).keep(fitted, data, hyper, window, options.name)
+    registry = MlflowRegistry(options.mlflow, options.experiment)
+    registered = registry.keep(fitted, data, hyper, window, options.name, log)
     for name, value in fitted.metrics.items():
         print(f"  {name:28} {value:.5g}")
     print(

@@ -33,6 +33,7 @@ from models.features import BUILT_IN, CUSTOM_PREFIX, FEATURES, NO_SEND, Column, 
 from models.record import features_from_json, from_micros, to_micros
 from service.store.engine import asking
 from service.store.url import describe, is_postgres, parse_url
+from training.broken import UNREADABLE, unreadable
 
 FloatArray = NDArray[np.float64]
 ActiveHours = tuple[tuple[int, ...], ...]
@@ -82,7 +83,7 @@ DECIDED = """(d.trainable OR EXISTS (SELECT 1 FROM outcomes n
 CLOSED = "d.mode = 'live' AND d.context != '' AND d.decide_time < :until AND d.decide_time + :least <= :as_of"
 """Decisions whose outcomes have been watched for long enough, and whose person was not erased."""
 _NEXT = "SELECT d.decide_time FROM decisions d WHERE {closed} AND d.decide_time >= :begin ORDER BY d.decide_time LIMIT 1 OFFSET :chunk"
-_FEATURES = "SELECT d.features FROM decisions d WHERE {rows} AND {closed}"
+_FEATURES = "SELECT d.decision_id, d.step, d.features FROM decisions d WHERE {rows} AND {closed}"
 _BY_KEY = """
 SELECT substr(d.customer_key, 1, {sharp}) part, count(*) FROM decisions d WHERE {rows} AND {closed} GROUP BY 1 ORDER BY 1
 """
@@ -379,10 +380,19 @@ def chunks(connection: Connection, wanted: Wanted) -> Iterator[list[tuple[object
 
 
 def read_features(connection: Connection, wanted: Wanted) -> Iterator[dict[str, FeatureValue]]:
-    """Yield the features of decisions, in no order."""
+    """Yield the features of decisions, in no order.
+
+    Raises
+    ------
+    LogUnusable: those of one cannot be read.
+    """
     query = text(_FEATURES.format(rows=wanted.rows, closed=wanted.closed))
-    for (body,) in connection.execution_options(yield_per=_CHUNK).execute(query, wanted.asked):
-        yield features_from_json(str(body))
+    for decision_id, step, body in connection.execution_options(yield_per=_CHUNK).execute(query, wanted.asked):
+        try:
+            values = features_from_json(str(body))
+        except UNREADABLE as error:
+            raise unreadable(decision_id, step, "features", error) from error
+        yield values
 
 
 def _count_features(connection: Connection, wanted: Wanted) -> tuple[set[str], dict[str, Counter[str]]]:
@@ -471,9 +481,9 @@ def arrays_of(rows: Sequence[tuple[object, ...]], watched_hours: FloatArray) -> 
 
     Raises
     ------
-    LogUnusable: a propensity is not in (0, 1].
+    LogUnusable: a propensity is not in (0, 1], or a context cannot be read.
     """
-    contexts = [_of_context(str(row[16])) for row in rows]
+    contexts = [_of_row(row) for row in rows]
     arrays: dict[str, Any] = {
         "channel": np.array([str(row[3]) for row in rows]),
         "customer": np.array([str(row[15]) for row in rows]),
@@ -508,6 +518,13 @@ class _OfContext(NamedTuple):
     begin_hours: float
     expire_hours: float
     half_life_hours: float
+
+
+def _of_row(row: Sequence[object]) -> _OfContext:
+    try:
+        return _of_context(str(row[16]))
+    except UNREADABLE as error:
+        raise unreadable(row[0], row[1], "context", error) from error
 
 
 def _of_context(text: str) -> _OfContext:
@@ -580,7 +597,12 @@ def find_columns(features: Sequence[dict[str, FeatureValue]], exclude: Sequence[
 def make_columns(
     seen: Iterable[str], counts: Mapping[str, Mapping[str, int]], exclude: Sequence[str]
 ) -> tuple[Column, ...]:
-    """Return the columns of the features seen, of which those with counts of their values are categories."""
+    """Return the columns of the features seen, of which those with counts of their values are categories.
+
+    Raises
+    ------
+    LogUnusable: a number of the feature list is text in the log.
+    """
     known = set(seen)
     names = [f.name for f in FEATURES if f.name in known] + sorted(n for n in known if n.startswith(CUSTOM_PREFIX))
     columns: list[Column] = []
@@ -588,11 +610,26 @@ def make_columns(
         if name in exclude:
             continue
         if name in counts:
+            if name in BUILT_IN and BUILT_IN[name].kind == "number":
+                other = next((value for value in sorted(counts[name]) if not is_number(value)), "")
+                raise LogUnusable(
+                    f"feature {name} is a number by the feature list, but text such as {other!r} in the log; "
+                    f"mend the column features of decisions, or leave it out with --exclude {name}"
+                )
             kept = sorted(value for value, count in counts[name].items() if count >= _RARE or name == "channel")
             columns.append(Column(name=name, kind="category", categories=tuple(kept)))
         else:
             columns.append(Column(name=name, kind="number"))
     return tuple(columns)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a category is a number, spelled out."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _without_constant(columns: tuple[Column, ...], matrix: FloatArray) -> tuple[tuple[Column, ...], FloatArray]:

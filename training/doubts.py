@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.features import CUSTOM_PREFIX, NO_SEND
-from training.dataset import Dataset
+from training.dataset import Dataset, is_number
 
 _FEW_SENDS = 100
 _MOSTLY_MISSING = 0.5
@@ -12,7 +12,7 @@ _MOSTLY_MISSING = 0.5
 def find_doubts(data: Dataset) -> list[str]:
     """Return what to know about a data set, one sentence each; nothing where it is as it should be."""
     sampled = [] if data.sample is None else [data.sample.text]
-    return [*sampled, *_certainty(data), *_rare_channels(data), *_missing_features(data)]
+    return [*sampled, *_certainty(data), *_rare_channels(data), *_missing_features(data), *_mixed_features(data)]
 
 
 def _certainty(data: Dataset) -> list[str]:
@@ -44,5 +44,18 @@ def _missing_features(data: Dataset) -> list[str]:
         if column.name.startswith(CUSTOM_PREFIX) and share >= _MOSTLY_MISSING:
             found.append(
                 f"{column.name} is missing in {share:.0%} of the decisions; those are taken as they are without it"
+            )
+    return found
+
+
+def _mixed_features(data: Dataset) -> list[str]:
+    found = []
+    for column in data.columns:
+        numbers = [value for value in column.categories if is_number(value)]
+        texts = [value for value in column.categories if not is_number(value)]
+        if column.name.startswith(CUSTOM_PREFIX) and numbers and texts:
+            found.append(
+                f"{column.name} holds numbers such as {numbers[0]} and texts such as {texts[0]}; all of it is taken as text, so that numbers have no order: "
+                "send one type"
             )
     return found

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features import NO_SEND
 from models.record import from_micros
 from models.rules import Rules
 from training.increment import Increment, Judged, estimate_increment, events_of, weights_before
@@ -113,6 +114,7 @@ def evaluate_policies(
     log = read_log(url, window, until, as_of, most)
     fold = make_folds(log.data, folds, seed)
     notes: list[str] = [] if log.data.sample is None else [log.data.sample.text]
+    notes += _unknown_channels(log.data.channel, rules)
     models = fit_models(log, fold, seed, lambda text: notes.append(text) if text not in notes else None, say)
     say(f"judging {len(log)} decisions")
     found = judge(log, targets, models, fold, rules, since, progress)
@@ -130,6 +132,17 @@ def evaluate_policies(
         currency=rules.currency,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _unknown_channels(channel: NDArray[np.str_], rules: Rules) -> list[str]:
+    """Say which channels of a log the rules do not have."""
+    names, counts = np.unique(channel, return_counts=True)
+    return [
+        f"{name} was logged {count} times, but the rules {rules.name} have no such channel, so that no policy judged by them sends through it; "
+        "name the rules of the log with --rules"
+        for name, count in zip(names.tolist(), counts.tolist(), strict=True)
+        if name != NO_SEND and name not in rules.channels
+    ]
 
 
 def _moment(micros: int) -> datetime:

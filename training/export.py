@@ -18,6 +18,7 @@ from models.errors import LogUnusable
 from models.features import NO_SEND, category_name
 from models.record import context_from_json, unpack_actions
 from service.store.engine import asking
+from training.broken import read_context
 from training.dataset import find_log
 from training.logs.schema import ACTIVITY, DECISIONS, FEATURE_PREFIX, OUTCOMES, Kind, Schema
 
@@ -98,13 +99,13 @@ def _feature_types(connection: Connection) -> dict[str, pa.DataType] | None:
     Numbers among texts become text, as training reads them; truth values among numbers become numbers.
     """
     rows = connection.execution_options(yield_per=_CHUNK).execute(
-        text("SELECT context FROM decisions WHERE mode = 'live' AND context != ''")
+        text("SELECT decision_id, step, context FROM decisions WHERE mode = 'live' AND context != ''")
     )
     kinds: dict[str, set[type]] = {}
     is_empty = True
-    for (body,) in rows:
+    for decision_id, step, body in rows:
         is_empty = False
-        for name, value in context_from_json(body).features.items():
+        for name, value in read_context(decision_id, step, body).features.items():
             kinds.setdefault(name, set()).add(type(value))
     if is_empty:
         return None

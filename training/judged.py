@@ -24,9 +24,10 @@ from models.curves import FunnelModel
 from models.eligibility import find_eligible
 from models.errors import LogUnusable
 from models.features import NO_SEND, Action
-from models.record import context_from_json, from_micros, unpack_actions
+from models.record import from_micros, unpack_actions
 from models.rules import Rules
 from service.store.engine import asking
+from training.broken import UNREADABLE, read_context, unreadable
 from training.dataset import DECIDED, Dataset, check_learnable, find_log, limits, read_dataset, wanted_rows
 from training.fit import split
 from training.funnel import fit_funnel
@@ -128,11 +129,14 @@ def read_log(
 
 def _logged(row: Sequence[object]) -> Logged:
     decision_id, step, _, text, packed, margin, channel, send_time, propensity, policy, price, is_not_sent = row
-    context = context_from_json(str(text))
+    context = read_context(decision_id, step, str(text))
     send = None if channel == NO_SEND or send_time is None else from_micros(int(str(send_time)))
     chances = None
     channels: dict[str, float] | None = None
-    distribution = unpack_actions(context, packed if isinstance(packed, bytes) else None)
+    try:
+        distribution = unpack_actions(context, packed if isinstance(packed, bytes) else None)
+    except UNREADABLE as error:
+        raise unreadable(decision_id, step, "actions", error) from error
     if distribution is not None:
         chances = {
             (action.channel, action.send_time): float(p)

@@ -12,6 +12,7 @@ from models.errors import LogUnusable
 from models.features import NO_SEND, Action
 from models.record import context_from_json, from_micros, to_micros
 from service.store.engine import asking
+from training.broken import read_context
 from training.dataset import find_log, limits
 
 _CHUNK = 500
@@ -165,6 +166,6 @@ def _with_steps(connection: Connection, rows: Sequence[tuple[object, ...]]) -> I
             request_id=str(request_id),
             customer_key=str(key),
             bundle_version=str(bundle),
-            context=context_from_json(str(context)),
+            context=read_context(decision_id, 1, str(context)),
             steps=tuple(steps[str(decision_id)]),
         )

@@ -1,5 +1,6 @@
 """Bad logs: each is refused with what it lacks, or trained on as far as it goes, with a note of what it cannot teach."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -25,14 +26,18 @@ from tests.training.examples import (
     context_at,
     logged,
     order,
+    run_sql,
     write,
     write_fitted,
 )
+from training.__main__ import main
 from training.dataset import check_learnable, read_dataset
 from training.doubts import find_doubts
+from training.evaluate import evaluate_policies
 from training.fit import Fitted, fit
 from training.grow import Hyperparameters
 from training.journal import LoggedDecision, LoggedOutcome
+from training.targets import make_target
 
 HYPER = Hyperparameters(trees=20)
 BASE, ADDED = 0.2, 0.5
@@ -176,6 +181,72 @@ def test_rare_channels_are_named(log_url: str) -> None:
     assert find_doubts(read_dataset(log_url, WINDOW)) == [
         "sms was sent 7 times; with less than 100 it is hardly told from the other channels"
     ]
+
+
+BROKEN = {
+    "features that are no JSON": ("features = '{broken'", "features that cannot be read: Invalid JSON"),
+    "features of a kind that there is not": ("""features = '{"x.a": [1]}'""", "features that cannot be read: x.a"),
+    "a context without its customer": ("context = '{}'", "context that cannot be read: it lacks customer"),
+    "a context that is no JSON": ("context = 'gone'", "context that cannot be read"),
+}
+
+
+@pytest.mark.parametrize("command", ["train", "dataset", "evaluate"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_rows_are_told_by_decision_and_column(
+    case: str, command: str, log_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A decision whose columns cannot be read is refused by its id and column, with what to do."""
+    change, said = BROKEN[case]
+    write(log_url, shop(300))
+    run_sql(log_url, f"UPDATE decisions SET {change} WHERE request_id = 'r7'")
+
+    more = ["--to", str(tmp_path / "out")] if command == "dataset" else ["--mlflow", "sqlite:///none.db"]
+    assert main([command, "--log", log_url, *more]) == 2
+
+    told = capsys.readouterr().err
+    ((decision_id,),) = run_sql(log_url, "SELECT decision_id FROM decisions WHERE request_id = 'r7'")
+    assert f"decision {decision_id} step 1 has a {said}" in told
+    assert "of decisions, or take that decision out of the log" in told
+
+
+def test_text_for_a_number_of_the_list_is_refused(log_url: str) -> None:
+    """A feature of the list that became text in the log is refused by its name, and can be left out."""
+    write(log_url, shop(300))
+    changed = """features = json_set(features, '$.local_hour', 'noon')"""
+    run_sql(log_url, f"UPDATE decisions SET {changed} WHERE rowid % 2 = 0")
+
+    with pytest.raises(
+        LogUnusable, match="feature local_hour is a number by the feature list, but text such as 'noon'"
+    ):
+        read_dataset(log_url, WINDOW)
+
+    left = read_dataset(log_url, WINDOW, exclude=["local_hour"])
+    assert "local_hour" not in [column.name for column in left.columns]
+
+
+def test_feature_that_changed_its_type_is_named(log_url: str) -> None:
+    """A callers' feature that is a number in some decisions and text in others is said to be taken as text."""
+    decisions = [
+        replace(one, context=replace(one.context, features={"size": float(n % 3) if n % 2 else "large"}))
+        for n, one in enumerate(shop(600))
+    ]
+    write(log_url, decisions)
+
+    assert find_doubts(read_dataset(log_url, WINDOW)) == [
+        "x.size holds numbers such as 0 and texts such as large; all of it is taken as text, so that numbers have no order: send one type"
+    ]
+
+
+def test_channels_that_the_rules_do_not_have_are_named(log_url: str, tmp_path: Path) -> None:
+    """A log with a channel that no rule names is judged, and it is said that no policy sends through that."""
+    write(log_url, shop(1200, channels=(NO_SEND, "push", "pigeon")))
+    target = make_target("rule_cascade", RULES, None)
+
+    (found,) = [n for n in evaluate_policies(log_url, [target], RULES, WINDOW, folds=2).notes if "pigeon" in n]
+
+    assert re.match(r"pigeon was logged \d+ times, but the rules .* have no such channel", found)
+    assert found.endswith("name the rules of the log with --rules")
 
 
 def test_feature_missing_for_half_teaches_from_the_other_half(log_url: str, tmp_path: Path) -> None:

@@ -291,6 +291,10 @@ def _details(v: Verdict) -> list[str]:
                 f"{part.name:23} {_PER * part.value:>9,.0f} ± {_PER * 1.96 * part.standard_error:,.0f} by chance, ± {_PER * 1.96 * part.doubt:,.0f} by its assumptions, "
                 f"{part.share:.0%} of the figure"
             )
+        if v.increment.nearness != 1.0:
+            lines.append(
+                f"clickers    are taken to order anyway {v.increment.nearness:.2f} times as often as the models say"
+            )
         if abs(v.increment.disagreement) > _MUCH_DISAGREEMENT:
             lines.append(
                 f"caution: the estimate with the fewest assumptions is {v.increment.disagreement:+.1f} deviations away from that with the most"
@@ -331,6 +335,7 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
         if v.increment is not None:
             for name in ("net", "margin", "cost", "unsubscribes"):
                 found |= _interval_metrics(f"{prefix}{name}", getattr(v.increment, name))
+            found[f"{prefix}nearness_of_clickers"] = v.increment.nearness
             for part in v.increment.parts:
                 found[f"{prefix}part.{part.name.replace(', ', '_').replace(' ', '_')}"] = part.value
         for name, estimate in v.totals.items():

@@ -10,12 +10,15 @@ click and of an order caused by one:
     pooled       T2 = mean[ sum_a pi m p g + w m g (C - p) ],      g scaled by  sum C (V+ - v0+) / m  over  sum C g
 
 All are doubly robust for what they claim: models are cross-fitted, and an error of p is corrected by w. T0 assumes nothing but the propensities. T1 assumes
-that a send changes orders only through clicks on it, and that who clicks would have ordered anyway, after that hour, as often as v0 says. T2 assumes further that g has the
+that a send changes orders only through clicks on it, and how often who clicks would have ordered anyway, after that hour. v0 is too little for them: who clicks is nearer to an order than others
+of whom the log knows the same. By how much cannot be seen, unlike how much nearer they are by what the log knows, k = mean v0 of clickers / mean v0 of all who were sent to. What is
+not known selects between not at all, factor 1, and as strongly as what is known, factor k (Altonji, Elder & Taber 2005; Oster 2019): v0+ is multiplied by the mean of both, q = sqrt(k), and both are
+within a standard deviation of it. T2 assumes further that g has the
 right shape, so that orders of all clicks of the log may be pooled, not only those that the policy would have caused. Each is taken with weights of slots, and of
 channels: those are five to ten times smaller, and assume that the model is right about the slots of a channel against each other (OffCEM; the correction is multiplied by p in the
 policy's slots over p in the log's). Each assumption has a standard deviation of what it may be wrong by:
 
-    clickers 0.25 x mean[ w p v0+ ]        pooling 0.25 x T2        slots 0.15 x T2
+    clickers max(0.25, |q - 1/q| / 2) x mean[ w p q v0+ ]        pooling 0.25 x T2        slots 0.15 x T2
 
 With S the covariance of the estimates that the models expect, and B that of the assumptions, which estimates share, the figure is their generalised least-squares mean
 
@@ -29,6 +32,7 @@ Later steps of a cascade are weighted by the product of the weights of the steps
 clicked. T0 cannot tell steps apart and is left out where the log has more than one.
 
 Sources: Dudik, Langford & Li (2011), "Doubly Robust Policy Evaluation and Learning"; Chernozhukov et al. (2018), "Double/Debiased Machine Learning", for cross-fitting;
+Altonji, Elder & Taber (2005), "Selection on Observed and Unobserved Variables", and Oster (2019), "Unobservable Selection and Coefficient Stability", for q;
 Athey, Chetty, Imbens & Kang (2019), "The Surrogate Index", for T2; Saito, Ren & Joachims (2023), "Off-Policy Evaluation for Large Action Spaces via Conjunct Effect Modeling"; Turner,
 Spiegelhalter, Smith & Thompson (2009), "Bias Modelling in Evidence Synthesis", for B; Precup, Sutton & Singh (2000), "Eligibility Traces for Off-Policy Policy Evaluation".
 """
@@ -50,6 +54,7 @@ DOUBT_OF_CLICKERS = 0.25
 DOUBT_OF_POOLING = 0.25
 DOUBT_OF_SLOTS = 0.15
 _LEAST_CLICKS, _LEAST_ORDERS = 30, 10
+_MOST_NEARNESS = 2.0
 _LEAST_CONTROLS = 100.0
 """Effective decisions without a send from which the randomised estimate counts."""
 
@@ -163,6 +168,8 @@ class Increment:
     """Clicks of the log that the order stage is learned from."""
     scale: float
     """By which the modelled gain of a click was multiplied."""
+    nearness: float
+    """How many times as often as the models say those who click are taken to order anyway."""
 
     @property
     def disagreement(self) -> float:
@@ -235,6 +242,8 @@ def estimate_increment(judged: Judged, harm: float) -> Increment:
     ------
     LogUnusable: neither decisions without a send nor clicks can tell it.
     """
+    nearness = nearness_of_clickers(judged)
+    judged = replace(judged, organic_after=nearness * judged.organic_after)
     n, messages = len(judged), judged.messages
     before = weights_before(judged)
     weight = before * judged.target / judged.channel_propensity
@@ -250,7 +259,7 @@ def estimate_increment(judged: Judged, harm: float) -> Increment:
             influence=centred,
         )
 
-    candidates, scale = _candidates(judged, before)
+    candidates, scale = _candidates(judged, before, max(DOUBT_OF_CLICKERS, abs(nearness - 1 / nearness) / 2))
     values = np.array([c.terms.sum() / messages for c in candidates])
     influences = np.array(
         [ratio * c.terms - value + ratio * c.of_scale for c, value in zip(candidates, values, strict=True)]
@@ -295,10 +304,23 @@ def estimate_increment(judged: Judged, harm: float) -> Increment:
         parts=parts,
         clicks=float(judged.clicked.sum()),
         scale=scale,
+        nearness=nearness,
     )
 
 
-def _candidates(judged: Judged, before: FloatArray) -> tuple[list[_Term], float]:
+def nearness_of_clickers(judged: Judged) -> float:
+    """Return how many times as often as the models say those who clicked are taken to order anyway: the root of how many times as often as all who were sent to the models say they do.
+
+    It is between 1/2 and 2.
+    """
+    clicked = judged.organic[judged.is_send & (judged.clicked > 0)]
+    usual = float(judged.organic[judged.is_send].mean()) if judged.is_send.any() else 0.0
+    if len(clicked) < _LEAST_CLICKS or usual <= 0:
+        return 1.0
+    return float(np.clip(np.sqrt(clicked.mean() / usual), 1 / _MOST_NEARNESS, _MOST_NEARNESS))
+
+
+def _candidates(judged: Judged, before: FloatArray, doubt_of_clickers: float) -> tuple[list[_Term], float]:
     """Return the estimates that the log allows, from few assumptions to many, and the scale of the modelled gain."""
     scale = scale_of_gain(judged)
     of_action = before * judged.target_action / judged.propensity
@@ -313,7 +335,7 @@ def _candidates(judged: Judged, before: FloatArray) -> tuple[list[_Term], float]
         )
     usual = abs(float(by_channel[-1].terms.sum() / judged.messages))
     sizes = {
-        "clickers": DOUBT_OF_CLICKERS
+        "clickers": doubt_of_clickers
         * _left_after_click(judged)
         * float((of_channel * judged.click * judged.organic).sum() / judged.messages),
         "pooling": DOUBT_OF_POOLING * usual,

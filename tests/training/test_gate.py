@@ -49,6 +49,7 @@ def verdict(net: float, *, error: float = 1.0, cost: float = 2.0, unsubscribes: 
         parts=(),
         clicks=500.0,
         scale=1.0,
+        nearness=1.0,
     )
     return Verdict(
         policy="candidate",

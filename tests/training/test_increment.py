@@ -13,6 +13,7 @@ from training.increment import (
     control_weights,
     estimate_increment,
     least_variance,
+    nearness_of_clickers,
     scale_of_gain,
     weights_before,
 )
@@ -54,19 +55,57 @@ def test_randomised_estimate_by_hand() -> None:
 def test_clicks_estimate_by_hand() -> None:
     """Through clicks, what was ordered after them is counted less what would have been anyway, with the weights of slots."""
     judged = light()
-    scale = scale_of_gain(judged)
-    assert scale is not None
 
     found = estimate_increment(judged, 0.0)
 
+    scale = scale_of_gain(replace(judged, organic_after=found.nearness * judged.organic_after))
+    assert scale is not None
+
     weight = judged.target_action / judged.propensity
-    gained = judged.value_after - judged.organic_after
+    gained = judged.value_after - found.nearness * judged.organic_after
     per_click = scale * judged.margin * judged.gain
     terms = scale * judged.margin * judged.modelled_clicks + weight * (gained - judged.click * per_click)
     parts = {p.name: p for p in found.parts}
     assert parts["clicks, by slot"].value == pytest.approx(terms.mean())
     pooled = scale * judged.margin * judged.modelled_clicks + weight * per_click * (judged.clicked - judged.click)
     assert parts["pooled, by slot"].value == pytest.approx(pooled.mean())
+
+
+@pytest.mark.parametrize(("known", "nearness"), [(1.0, 1.0), (1.44, 1.2), (0.64, 0.8), (9.0, 2.0), (0.01, 0.5)])
+def test_clickers_are_taken_to_be_half_as_near_again_as_is_known(known: float, nearness: float) -> None:
+    """By how much oftener the models say that clickers order anyway, the root of that is taken for what they do not know, within bounds."""
+    judged = light()
+    judged = replace(judged, organic=np.where(judged.is_send & (judged.clicked > 0), 20.0, 20.0 / known))
+    usual = judged.organic[judged.is_send].mean()
+
+    found = nearness_of_clickers(judged)
+
+    # Clickers are a few of those sent to, so that these are a little nearer than the others.
+    assert found == pytest.approx(np.clip(np.sqrt(20.0 / usual), 0.5, 2.0))
+    assert found == pytest.approx(nearness, rel=0.05)
+
+
+@pytest.mark.parametrize("known", [1.0, 9.0])
+def test_what_selects_clickers_is_doubted_as_far_as_it_is_taken(known: float) -> None:
+    """The doubt of what clickers order anyway is a quarter; where they are much nearer by what is known, it reaches from nothing unknown to as much as is known."""
+    judged = light()
+    near = np.where(judged.is_send & (judged.clicked > 0), known, 1.0)
+    judged = replace(judged, organic=near * judged.organic)
+
+    found = estimate_increment(judged, 0.0)
+
+    q = found.nearness
+    of_channel = judged.target / judged.channel_propensity * judged.slot_ratio
+    left = float(judged.organic_after.sum() / (judged.clicked * judged.organic).sum())
+    anyway = q * left * float((of_channel * judged.click * judged.organic).mean())
+    part = next(p for p in found.parts if p.name == "clicks, by slot")
+    assert part.doubt == pytest.approx(max(0.25, (q - 1 / q) / 2) * anyway)
+    assert (part.doubt > 0.5 * anyway) == (known > 1)
+
+
+def test_nobody_who_clicks_is_nearer_to_nothing() -> None:
+    """Without clicks nothing is taken to select clickers."""
+    assert nearness_of_clickers(of_no_clicks(light())) == 1.0
 
 
 def test_figure_is_the_mix_of_its_parts() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from models.features import NO_SEND
 from training.dataset import Dataset
 from training.doubts import find_doubts
-from training.fit import Fitted
+from training.fit import Fitted, told_uplifts
 
 
 def code_version() -> str:
@@ -57,11 +57,7 @@ def model_card(fitted: Fitted, bundle: str, data: Dataset, window: timedelta) ->
         f"- log loss {metrics['later.logloss']:.4f}; of the plain rate {metrics['later.logloss_of_rate']:.4f}",
         f"- AUC {metrics['later.auc']:.3f}",
         f"- calibration error {metrics['later.calibration_error']:.4f}, over tenths",
-        *(
-            f"- {name.removeprefix('later.uplift.')}: observed uplift {100 * value:+.2f} points"
-            for name, value in metrics.items()
-            if name.startswith("later.uplift.")
-        ),
+        *(f"- {name}: observed uplift {text} (95 %, by chance alone)" for name, text in told_uplifts(metrics).items()),
         "",
         "What it would earn is not in these figures: `python -m training evaluate` and the gate of `promote` tell.",
         "",

@@ -9,7 +9,7 @@ by time: trees are grown on the earlier part, their number and the calibration (
 of that many trees is grown on all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
 from pathlib import Path
@@ -32,6 +32,7 @@ _BINS = 10
 _GOLDEN_ROWS = 64
 _RATE_WEIGHT = 200.0
 _CLEARLY = 2.0
+_UPLIFT = "later.uplift."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,8 @@ def measure(data: Dataset, p: FloatArray) -> dict[str, float]:
     for channel in np.unique(data.channel):
         effect = observed_uplift(data, str(channel))
         if effect is not None:
-            metrics[f"later.uplift.{channel}"] = effect
+            metrics[f"{_UPLIFT}{channel}"] = effect
+            metrics[f"later.uplift_error.{channel}"] = uplift_error(data, str(channel))
     return metrics
 
 
@@ -211,6 +213,27 @@ def observed_uplift(data: Dataset, channel: str) -> float | None:
     return float(
         np.average(data.response[sent], weights=weight[sent]) - np.average(data.response[none], weights=weight[none])
     )
+
+
+def uplift_error(data: Dataset, channel: str) -> float:
+    """Return the standard error of the observed uplift of a channel, by the influence of each decision on the two weighted means."""
+    variance = 0.0
+    for mine in (data.channel == channel, data.channel == NO_SEND):
+        weight, response = 1 / data.propensity[mine], data.response[mine]
+        miss = weight * (response - np.average(response, weights=weight))
+        variance += float((miss**2).sum() / weight.sum() ** 2)
+    return float(np.sqrt(variance))
+
+
+def told_uplifts(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the observed uplift of each channel with its 95 % interval, in words."""
+    return {
+        name.removeprefix(
+            _UPLIFT
+        ): f"{100 * value:+.2f} ± {196 * metrics[f'later.uplift_error.{name.removeprefix(_UPLIFT)}']:.2f} points"
+        for name, value in metrics.items()
+        if name.startswith(_UPLIFT)
+    }
 
 
 def _unsubscribe_rates(data: Dataset) -> dict[str, float]:

@@ -89,6 +89,8 @@ def show_bar(what: str) -> Iterator[Bar]:
 
 def evaluate_command(options: argparse.Namespace) -> str:
     """Judge the policies that the options name, log a run, and return the table."""
+    if not options.no_mlflow:
+        open_registry(options, must_exist=False).reach()
     rules = read_rules(options.rules)
     targets = find_targets(options, rules)
     with show_bar("evaluate") as bar:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.features import NO_SEND
 from models.local_time import zone
 from training.dataset import Dataset
-from training.fit import Fitted, observed_uplift, reliability
+from training.fit import Fitted, observed_uplift, reliability, uplift_error
 from training.grow import as_no_send
 
 mpl.use("Agg")
@@ -91,9 +91,10 @@ def _uplift(later: Dataset, path: Path) -> Path | None:
     if not known:
         return None
     plt.figure(figsize=_SIZE)
-    plt.bar(list(known), [100 * effect for effect in known.values()])
+    errors = [196 * uplift_error(later, channel) for channel in known]
+    plt.bar(list(known), [100 * effect for effect in known.values()], yerr=errors, capsize=3, ecolor="grey")
     plt.axhline(0, color="grey", linewidth=1)
-    plt.ylabel("points of order rate above no send")
+    plt.ylabel("points of order rate above no send (95 % interval)")
     plt.title("Observed uplift by channel, later decisions")
     plt.xticks(rotation=30, ha="right")
     return _save(path)

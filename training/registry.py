@@ -25,7 +25,7 @@ from models.bundle import Bundle, load_bundle
 from models.errors import BundleMissing, LogUnusable
 from training.card import code_version, model_card
 from training.dataset import Dataset
-from training.fit import Fitted, save
+from training.fit import Fitted, save, told_uplifts
 from training.grow import Hyperparameters
 from training.plots import plot_fit
 
@@ -88,6 +88,17 @@ class MlflowRegistry:
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         except MlflowException as error:
             raise LogUnusable(f"the registry {uri} cannot be opened: {error.message}; mend --mlflow") from error
+
+    def reach(self) -> None:
+        """Ask a tracking server for anything, so that nobody works for an hour before it is known to be away. A store in a file is not asked, nor made.
+
+        Raises
+        ------
+        LogUnusable: it does not answer.
+        """
+        if self._uri.startswith(("http://", "https://")):
+            with self._asked():
+                self._client.get_experiment_by_name(self._experiment)
 
     @contextmanager
     def _run(self, run_name: str) -> Iterator[str]:
@@ -385,10 +396,9 @@ def _note(fitted: Fitted, version: str) -> str:
         ("AUC on later decisions", f"{metrics['later.auc']:.3f}"),
         ("calibration error", f"{metrics['later.calibration_error']:.4f}"),
     ]
-    effects = [(n.removeprefix("later.uplift."), v) for n, v in metrics.items() if n.startswith("later.uplift.")]
     rows += [
-        (f"order rate of {channel} less that of no send, as logged", f"{100 * value:+.2f} points")
-        for channel, value in effects
+        (f"order rate of {channel} less that of no send, as logged", text)
+        for channel, text in told_uplifts(metrics).items()
     ]
     lines = [f"Bundle `{version}`, response model of an order.", "", "| | |", "|---|---:|"]
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])

@@ -219,6 +219,8 @@ def metrics_of(replays: Replays) -> dict[str, float]:
 
 def replay_command(options: argparse.Namespace) -> str:
     """Replay the policies that the options name, log a run, and return the table."""
+    if not options.no_mlflow:
+        open_registry(options, must_exist=False).reach()
     rules = read_rules(options.rules)
     targets = find_targets(options, rules)
     response = _response(targets, options)

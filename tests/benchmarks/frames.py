@@ -2,7 +2,7 @@
 
 A log of the simulated retailer is repeated until it is long enough: each copy has ids and customers of its own and comes after the one before. `python -m training dataset` writes it in a process of
 its own. A million decisions take 9 GB of disk as a database and 0.1 GB as Parquet; those of `--world starter`, which has fewer features and no visits, 3 GB, so that ten million can be written from a
-database (`--world starter --decisions 10000000 --train`). Training is measured on Parquet files that are repeated in the same way: `python -m training train --data`, all of it, with its run in MLflow. It grows 100 trees at most: on copies of the same decisions they would grow without end.
+database (`--world starter --decisions 10000000 --train`) where there are 35 GB. Training is measured on Parquet files that are repeated in the same way: `python -m training train --data`, all of it, with its run in MLflow. It grows 100 trees at most: on copies of the same decisions they would grow without end.
 """
 
 import argparse
@@ -57,14 +57,31 @@ class Measured:
         return f"{self.what:<14}{self.seconds:8.0f} s, {self.cpu_seconds:6.0f} s of a processor, {each:5.0f} us a decision, {self.peak_megabytes:6.0f} MB at most"
 
 
-def repeat(path: Path, copies: int) -> None:
-    """Append copies of a log to itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The log that is repeated: how many rows its tables have, and its first and last time."""
+
+    decisions: int
+    outcomes: int
+    first: int
+    last: int
+
+
+def find_base(path: Path) -> Base:
+    """Return what a log holds before it is repeated."""
+    with closing(sqlite3.connect(path)) as connection:
+        first, last, decisions = connection.execute(
+            "SELECT min(decide_time), max(decide_time), max(rowid) FROM decisions"
+        ).fetchone()
+        (outcomes,) = connection.execute("SELECT max(rowid) FROM outcomes").fetchone()
+    return Base(decisions=decisions, outcomes=outcomes, first=first, last=last)
+
+
+def repeat(path: Path, base: Base, copies: range) -> None:
+    """Append these copies of its base to a log."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -200000")
-        first, last = connection.execute("SELECT min(decide_time), max(decide_time) FROM decisions").fetchone()
-        newest = connection.execute("SELECT rowid FROM decisions ORDER BY rowid DESC LIMIT 1").fetchone()[0]
-        newest_outcome = connection.execute("SELECT rowid FROM outcomes ORDER BY rowid DESC LIMIT 1").fetchone()[0]
         changed = {
             "decisions": {
                 "decision_id": "decision_id || '-' || :copy",
@@ -81,13 +98,13 @@ def repeat(path: Path, copies: int) -> None:
                 "receive_time": "receive_time + :shift",
             },
         }
-        for copy in tqdm(range(1, copies + 1), desc="repeat", unit=" copies", disable=None):
-            given = {"copy": copy, "shift": copy * (last - first + 1)}
+        for copy in tqdm(copies, desc="repeat", unit=" copies", disable=None):
+            given = {"copy": copy, "shift": copy * (base.last - base.first + 1)}
             connection.execute("BEGIN")
             for table, changes in changed.items():
                 names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
                 values = ", ".join(changes.get(name, name) for name in names)
-                most = newest if table == "decisions" else newest_outcome
+                most = base.decisions if table == "decisions" else base.outcomes
                 connection.execute(
                     f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table} WHERE rowid <= :most",
                     given | {"most": most},
@@ -145,7 +162,13 @@ def measure(what: str, *command: str) -> Measured:
 def main() -> None:
     """Make the logs, measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.frames", description=__doc__)
-    parser.add_argument("--decisions", type=int, default=1_000_000, help="of the database, at least (default: 1000000)")
+    parser.add_argument(
+        "--decisions",
+        type=int,
+        nargs="*",
+        default=[1_000_000],
+        help="of the database, at least, rising (default: 1000000)",
+    )
     parser.add_argument(
         "--train",
         type=int,
@@ -168,13 +191,15 @@ def main() -> None:
         finally:
             store.close()
         write_frames(url, folder / "frames", _WINDOW)
-        if options.decisions:
-            copies = -(-options.decisions // made)
-            repeat(folder / "log.db", copies - 1)
+        source, done = find_base(folder / "log.db"), 1
+        for number in options.decisions:
+            copies = -(-number // made)
+            repeat(folder / "log.db", source, range(done, copies))
+            done = copies
             size = (folder / "log.db").stat().st_size / 1e9
-            command = ("-m", "training", "dataset", "--log", url, "--to", str(folder / "written"))
-            measured = measure("dataset", *command)
-            print(f"{copies * made:,} decisions, log {size:.1f} GB, Parquet {_megabytes(folder / 'written')} MB")
+            written = folder / f"written-{number}"
+            measured = measure("dataset", "-m", "training", "dataset", "--log", url, "--to", str(written))
+            print(f"{copies * made:,} decisions, log {size:.1f} GB, Parquet {_megabytes(written)} MB")
             print(measured.line(copies * made), flush=True)
         base = read_description(folder / "frames").closed
         for number in options.train:

@@ -24,7 +24,7 @@ from tests.training.examples import (
     write_fitted,
 )
 from training.dataset import Dataset
-from training.fit import Fitted, auc, calibration_error, fit, observed_uplift, reliability
+from training.fit import Fitted, auc, calibration_error, fit, observed_uplift, reliability, uplift_error
 from training.grow import Hyperparameters, calibrate
 
 FloatArray = NDArray[np.float64]
@@ -155,6 +155,22 @@ def test_observed_uplift_weighs_by_propensity() -> None:
     uplift = observed_uplift(data, "push")
 
     assert uplift == pytest.approx(4 / 8 - 4 / (12 + 4 / 3))
+    sent = 3 * (4 / 3 * 0.5) ** 2 + (4 * 0.5) ** 2
+    none = (4 * 0.7) ** 2 + 2 * (4 * 0.3) ** 2 + (4 / 3 * 0.3) ** 2
+    assert uplift_error(data, "push") == pytest.approx(np.sqrt(sent / 8**2 + none / (12 + 4 / 3) ** 2))
+
+
+def test_error_of_the_observed_uplift_is_that_of_repeated_logs() -> None:
+    """The standard error is the deviation of the uplift over 400 logs, within a tenth."""
+    rng = np.random.default_rng(3)
+    data = world(600)
+    found, errors = [], []
+    for _ in range(400):
+        log = replace(data, response=(rng.random(600) < 0.2).astype(float))
+        found.append(observed_uplift(log, "push"))
+        errors.append(uplift_error(log, "push"))
+
+    assert np.mean(errors) == pytest.approx(np.std([value for value in found if value is not None]), rel=0.1)
 
 
 @pytest.mark.parametrize("channel", ["none", "viber"])

@@ -414,6 +414,19 @@ def test_registry_that_is_away_is_said(
         assert "the registry http://127.0.0.1:9 does not answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["train --log", "evaluate --database", "replay --policy rule_cascade --database"])
+def test_server_that_is_away_is_said_before_any_work(
+    command: str, random_log: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracking server that does not answer is told before the log is read, not after an hour's training."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("training.dataset.find_log", lambda url: pytest.fail(f"{url} was read"))
+
+    assert main([*command.split(), random_log, "--mlflow", "http://127.0.0.1:9"]) == 2
+
+    assert "the registry http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+
+
 def test_day_of_training_is_left_out(fits: list[Fitted], shop: Shop) -> None:
     """Decisions count as not trained on from the day after the last that the bundle was trained on."""
     bundle: Bundle = shop.registry.fetch(shop.registry.find(NAME, "1"))

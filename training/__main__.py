@@ -23,13 +23,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _option_of_log(options: argparse.Namespace) -> str:
+    """Return the option that named a command's database."""
+    return next(
+        (f"--{name}" for name in ("log", "database", "to") if "://" in str(getattr(options, name, ""))), "--log"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 where it refused, with the reason on standard error."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except ChannelChoiceError as error:
-        print(error, file=sys.stderr)
+        # The store names its setting; here the same URL is an option.
+        print(str(error).replace("database_url", _option_of_log(options)), file=sys.stderr)
         return 2
     return 0
 

@@ -16,7 +16,7 @@ from training.bounds import Bounds
 from training.dataset import name_log
 from training.evaluate import evaluate_policies, metrics_of, table
 from training.gate import Contest, Gate, run_gate, transcript
-from training.registry import CHALLENGER, CHAMPION, MlflowRegistry, Registered, Report
+from training.registry import CHALLENGER, CHAMPION, MlflowRegistry, Registered, Report, reach
 from training.targets import LOGGED, Target, make_target
 
 _MODELS = "models:/"
@@ -90,7 +90,7 @@ def show_bar(what: str) -> Iterator[Bar]:
 def evaluate_command(options: argparse.Namespace) -> str:
     """Judge the policies that the options name, log a run, and return the table."""
     if not options.no_mlflow:
-        open_registry(options, must_exist=False).reach()
+        reach(options.mlflow, options.experiment)
     rules = read_rules(options.rules)
     targets = find_targets(options, rules)
     with show_bar("evaluate") as bar:

@@ -89,17 +89,6 @@ class MlflowRegistry:
         except MlflowException as error:
             raise LogUnusable(f"the registry {uri} cannot be opened: {error.message}; mend --mlflow") from error
 
-    def reach(self) -> None:
-        """Ask a tracking server for anything, so that nobody works for an hour before it is known to be away. A store in a file is not asked, nor made.
-
-        Raises
-        ------
-        LogUnusable: it does not answer.
-        """
-        if self._uri.startswith(("http://", "https://")):
-            with self._asked():
-                self._client.get_experiment_by_name(self._experiment)
-
     @contextmanager
     def _run(self, run_name: str) -> Iterator[str]:
         """Open a run, and close it as failed where the block raises; what MLflow refuses is raised as LogUnusable."""
@@ -213,6 +202,16 @@ class MlflowRegistry:
             run_id=str(entry.run_id),
             bundle_version=str(entry.tags.get("bundle.version", "")),
         )
+
+    def ask(self) -> None:
+        """Ask for the experiment, to see that the store answers.
+
+        Raises
+        ------
+        LogUnusable: it does not.
+        """
+        with self._asked():
+            self._client.get_experiment_by_name(self._experiment)
 
     def champion(self, name: str) -> Registered | None:
         """Return the version that the alias champion points to, None where there is none."""
@@ -374,6 +373,17 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def reach(uri: str, experiment: str) -> None:
+    """Ask a tracking server, so that nobody works for an hour before it is known to be away. A store in a file is not asked, nor made.
+
+    Raises
+    ------
+    LogUnusable: it does not answer.
+    """
+    if uri.startswith(("http://", "https://")):
+        MlflowRegistry(uri, experiment).ask()
 
 
 def _user() -> str:

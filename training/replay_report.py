@@ -22,7 +22,7 @@ from training.dataset import name_log
 from training.evaluate import NOT_ENOUGH, Verdict, evaluate_policies
 from training.judging import find_bundle, find_targets, open_registry, show_bar
 from training.off_policy import Estimate
-from training.registry import Report
+from training.registry import Report, reach
 from training.replay import Replayed, replay, totals_by_customer
 from training.replay_log import ReplayLog, open_replay_log
 from training.targets import Target
@@ -220,7 +220,7 @@ def metrics_of(replays: Replays) -> dict[str, float]:
 def replay_command(options: argparse.Namespace) -> str:
     """Replay the policies that the options name, log a run, and return the table."""
     if not options.no_mlflow:
-        open_registry(options, must_exist=False).reach()
+        reach(options.mlflow, options.experiment)
     rules = read_rules(options.rules)
     targets = find_targets(options, rules)
     response = _response(targets, options)

@@ -108,9 +108,16 @@ def test_mistakes_are_told(
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "sqlite://"])
-def test_other_databases_are_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A log on what the store does not run on is refused by its setting."""
-    assert "database_url" in refused(["train", "--log", url], capsys)
+@pytest.mark.parametrize(
+    "option", ["train --log", "dataset --to frames --log", "simulate --to", "evaluate --no-mlflow --log"]
+)
+def test_other_databases_are_refused(option: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log on what the store does not run on is refused by the option that named it."""
+    told = refused([*option.split(), url], capsys)
+
+    names = {"--database", "--log"} if option.startswith("evaluate") else {"--log", option.split()[-1]}
+    assert any(name in told for name in names)
+    assert "database_url" not in told
 
 
 def test_log_that_cannot_teach_is_refused(log_url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,10 +137,9 @@ def _train(options: argparse.Namespace) -> None:
     from training.doubts import find_doubts
     from training.fit import fit
     from training.grow import Hyperparameters
-    from training.registry import MlflowRegistry
+    from training.registry import MlflowRegistry, reach
 
-    registry = MlflowRegistry(options.mlflow, options.experiment)
-    registry.reach()
+    reach(options.mlflow, options.experiment)
     data, log = _training_data(options)
     window = timedelta(hours=data.window_hours)
     for doubt in find_doubts(data):
@@ -159,6 +158,7 @@ def _train(options: argparse.Namespace) -> None:
     ):
         fitted = fit(data, hyper, short_name(log), bar.write, engine)
     fitted = replace(fitted, metrics=fitted.metrics | metrics)
+    registry = MlflowRegistry(options.mlflow, options.experiment)
     registered = registry.keep(fitted, data, hyper, window, options.name, log)
     for name, value in fitted.metrics.items():
         print(f"  {name:28} {value:.5g}")

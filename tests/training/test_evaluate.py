@@ -334,5 +334,5 @@ def test_command_says_where_mlflow_is_away(
     command += ["--policy", "rule_cascade", "--mlflow", "http://127.0.0.1:9"]
 
     assert main(command) == 2
-    assert "http://127.0.0.1:9 does not take the run" in capsys.readouterr().err
+    assert "the registry http://127.0.0.1:9 does not answer" in capsys.readouterr().err
     assert main([*command, "--no-mlflow"]) == 0

@@ -114,7 +114,7 @@ class Shadow:
 
     def start(self) -> None:
         """Begin to compare what is told."""
-        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread = threading.Thread(target=self._run_behind, name="shadow", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -156,9 +156,12 @@ class Shadow:
                 failed=self._failed,
             )
 
-    def _run(self) -> None:
+    def _run_behind(self) -> None:
         with suppress(OSError, AttributeError):  # only Linux has priorities of threads
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        self._run()
+
+    def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 entry = self._queue.get(timeout=0.2)

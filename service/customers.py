@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -119,7 +119,7 @@ class Customers:
         Locks are taken in one order, identities before persons, so that no two threads wait for each other.
         """
         with ExitStack() as held:
-            for stripe in sorted({int.from_bytes(h[:4]) % _STRIPES for h in hashes}):
+            for stripe in _identity_stripes(hashes):
                 held.enter_context(self._identity_locks[stripe])
             while True:
                 keys = self._store.read(lambda reader: reader.find_identities(hashes))
@@ -156,7 +156,7 @@ class Customers:
             return reader.find_identities(asked)
 
         with ExitStack() as held:
-            for stripe in sorted({int.from_bytes(h[:4]) % _STRIPES for h in asked}):
+            for stripe in _identity_stripes(asked):
                 held.enter_context(self._identity_locks[stripe])
             known = again = self._store.read(find)
             found = [list(dict.fromkeys(known[h] for h in hashes if h in known)) for hashes in people]
@@ -379,6 +379,11 @@ def first_times(done: Sequence[tuple[str, int, str, int]], types: Sequence[str])
 def _first_key(hashes: Sequence[bytes]) -> str:
     """Return the key of a person seen for the first time: from their first identity, so that it is the same everywhere."""
     return hashes[0].hex()[:32]
+
+
+def _identity_stripes(hashes: Iterable[bytes]) -> list[int]:
+    """Return the stripes of identities in the order in which their locks are taken."""
+    return sorted({int.from_bytes(h[:4]) % _STRIPES for h in hashes})
 
 
 def _stripe(key: str) -> int:

@@ -252,19 +252,18 @@ class Decisions:
         """Write down what is to be kept of each person, in units that share commits; None where one has to be decided again."""
         kept: list[list[bool] | ChannelChoiceError | None] = [[True] * len(found) for found in entries]
         counted = [place for place, one in enumerate(opened) if one.is_counted and entries[place]]
-        units = []
+        units, names = [], []
         for place in counted:
             asked = demands(self._rules, [entry.decision for entry in entries[place]])
-            names = [demand.budget for demand in asked]
-            is_leased = not asked or self._leases.suffice(names, to_micros(asked[0].now))
-            ledger = self._ledger if self._ledger.is_held or is_leased else self._ledger.held()
-            units.append(self._unit(entries[place], asked, opened[place].asking, ledger))
-        for place, result in zip(counted, self._store.write_each(units) if units else (), strict=True):
+            names.append([demand.budget for demand in asked])
+            units.append(self._unit(entries[place], asked, opened[place].asking, self._ledger_of(asked)))
+        results = self._store.write_each(units) if units else ()
+        for place, budgets, result in zip(counted, names, results, strict=True):
             if isinstance(result, _NothingKept):
                 kept[place] = [False] * len(entries[place])
             elif isinstance(result, BudgetShort | LeaseShort | PersonChanged):
                 if isinstance(result, LeaseShort):
-                    self._leases.forget([d.budget for d in demands(self._rules, [e.decision for e in entries[place]])])
+                    self._leases.forget(budgets)
                 kept[place] = None
             elif isinstance(result, Exception) and not isinstance(result, ChannelChoiceError):
                 raise result
@@ -442,15 +441,18 @@ class Decisions:
     def _keep(self, entries: Sequence[_Entry], person: Resolved) -> list[bool]:
         """Write decisions of one person down with all that follows from them; False for each whose request_id or step is taken."""
         asked = demands(self._rules, [entry.decision for entry in entries])
-        names = [demand.budget for demand in asked]
+        try:
+            return self._keep_by(entries, asked, person, self._ledger_of(asked))
+        except LeaseShort:
+            self._leases.forget([demand.budget for demand in asked])
+            return self._keep_by(entries, asked, person, self._ledger.held())
+
+    def _ledger_of(self, asked: Sequence[Demand]) -> Ledger:
+        """Return by what a unit of work charges these demands: by leases, unless they are known not to suffice."""
         if self._ledger.is_held or not asked:
-            return self._keep_by(entries, asked, person, self._ledger)
-        if self._leases.suffice(names, to_micros(asked[0].now)):
-            try:
-                return self._keep_by(entries, asked, person, self._ledger)
-            except LeaseShort:
-                self._leases.forget(names)
-        return self._keep_by(entries, asked, person, self._ledger.held())
+            return self._ledger
+        is_leased = self._leases.suffice([demand.budget for demand in asked], to_micros(asked[0].now))
+        return self._ledger if is_leased else self._ledger.held()
 
     def _keep_by(
         self, entries: Sequence[_Entry], asked: Sequence[Demand], person: Resolved, ledger: Ledger

@@ -26,6 +26,7 @@ from service.learning import Learner
 from service.ledger import BudgetShort, Hints, LeaseShort, Ledger
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
+from service.rounds import Rounds
 from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
@@ -117,6 +118,7 @@ class Decisions:
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         # Threads that compute at the same time take turns at the interpreter's lock after every product of matrices, which costs more than waiting for each other.
         self._deciding = threading.Lock()
+        self._rounds = Rounds(self.choose_in_turn, _DECIDED_TOGETHER)
         self._count = 0
         self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
@@ -136,13 +138,13 @@ class Decisions:
         self._pool.shutdown()
 
     def choose(self, request: ChooseRequest) -> Answer:
-        """Decide one message for one customer.
+        """Decide one message for one customer, together with those of other callers that came while this waited for its turn.
 
         Raises
         ------
         AlreadyExists: the request_id came before with another body. StoreUnavailable: try again.
         """
-        (answer,) = self._choose_for_one([request])
+        answer = self._rounds.ask(request)
         if isinstance(answer, ChannelChoiceError):
             raise answer
         return answer
@@ -257,6 +259,7 @@ class Decisions:
             asked = demands(self._rules, [entry.decision for entry in entries[place]])
             names.append([demand.budget for demand in asked])
             units.append(self._unit(entries[place], asked, opened[place].asking, self._ledger_of(asked)))
+        self._rounds.pass_on()
         results = self._store.write_each(units) if units else ()
         for place, budgets, result in zip(counted, names, results, strict=True):
             if isinstance(result, _NothingKept):
@@ -464,6 +467,7 @@ class Decisions:
         LeaseShort: leases do not suffice. BudgetShort: the ledger does not.
         """
         unit, locks = self._unit(entries, asked, person, ledger)
+        self._rounds.pass_on()
         try:
             return self._store.write(unit, locks)
         except _NothingKept:

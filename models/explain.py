@@ -59,11 +59,9 @@ def _waiting(decision: Decision, currency: str) -> Iterable[str]:
     found, action = decision.distribution, decision.choice.action
     if found is None or decision.choice.degraded or action is None or action.send_time is None:
         return
-    plans = {
-        a.send_time: plan
-        for a, plan in zip(found.table.actions, found.table.plan_micros.tolist(), strict=True)
-        if a.channel == action.channel and a.send_time is not None
-    }
+    listed = found.table.listed
+    mine = listed.places_of(action.channel)
+    plans = dict(zip([listed[n].send_time for n in mine.tolist()], found.table.plan_micros[mine].tolist(), strict=True))
     first = min(plans)
     later = [moment for moment in plans if moment > first]
     if action.send_time > first:
@@ -117,21 +115,18 @@ def _alternatives(decision: Decision, currency: str) -> Iterable[str]:
     if found is None or decision.choice.degraded:
         return
     table = found.table
-    rows: dict[str, list[int]] = {}
-    for index, action in enumerate(table.actions):
-        if action.send_time is not None:
-            rows.setdefault(action.channel, []).append(index)
-    plans = table.plan_micros.tolist()
-    best = {channel: max(mine, key=plans.__getitem__) for channel, mine in rows.items()}
-    money = np.stack(
-        [table.incremental_micros, table.price_micros, table.harm_micros, table.net_micros, table.plan_micros]
-    )
+    plans = table.plan_micros
+    places = {channel: table.listed.places_of(channel) for channel in table.listed.sends.names}
+    best = {channel: int(mine[plans[mine].argmax()]) for channel, mine in places.items()}
+    of_best = list(best.values())
+    columns = (table.incremental_micros, table.price_micros, table.harm_micros, table.net_micros, plans)
+    money = dict(zip(of_best, np.stack([column[of_best] / 1e6 for column in columns], axis=1).tolist(), strict=True))
     for channel, index in sorted(best.items(), key=lambda item: -plans[item[1]]):
-        incremental, price, harm, net, planned = (money[:, index] / 1e6).tolist()
+        incremental, price, harm, net, planned = money[index]
         cost, shadow_price = f"costs {price:.2f}", table.shadow_price.item(index)
         if shadow_price:
             cost += f" x {1 + shadow_price:.2f}"
-        share = float(np.sum(found.probabilities[rows[channel]]))
+        share = float(np.sum(found.probabilities[places[channel]]))
         yield (
             f"{channel}: adds {incremental:.2f} {currency} of expected margin, {cost}, harm {harm:.2f}, net {net:.2f}, "
             f"with what may follow {planned:.2f}; probability {share:.4g} over its slots."

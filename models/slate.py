@@ -63,6 +63,13 @@ class Actions(tuple[Action, ...]):
         """Channels as they come, no send among them, each once."""
         return tuple(dict.fromkeys(action.channel for action in self))
 
+    def places_of(self, channel: str) -> IntArray:
+        """Return where the sends through a channel stand."""
+        return self.once(("places", channel), lambda: _shared(np.array(self._find_places(channel), dtype=np.intp)))
+
+    def _find_places(self, channel: str) -> list[int]:
+        return [n for n, action in enumerate(self) if action.channel == channel and action.send_time is not None]
+
     @cached_property
     def channel(self) -> IntArray:
         """The number of each action's channel among the names, shape (n,)."""

@@ -2,9 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from numpy.typing import NDArray
 
 from models.cascade import ADVANCE_ON, Event, stop_events
 from models.context import CascadeEnd, DegradedCause, Mode, Reason, Verdict
@@ -22,6 +20,7 @@ from service.gen.channelchoice.v1 import decision_pb2 as pb
 from service.gen.channelchoice.v1 import message_pb2 as message_pb
 from service.gen.channelchoice.v1 import money_pb2 as money_pb
 from service.gen.channelchoice.v1 import outcome_pb2 as outcome_pb
+from service.rpc.actions import add_actions
 from service.shadow import Shadow
 from service.store.profile import Profile
 from service.store.store import OutcomeRow
@@ -97,10 +96,10 @@ def decision_message(answer: Answer, rules: Rules, *, is_full: bool) -> pb.Decis
     elif choice.cascade_end is not None:
         message.cascade.end = _ENDS[choice.cascade_end]
     if is_full:
-        _add_actions(message, answer, rules)
-        message.explanation.sentences.extend(explain(decision, rules.currency))
         if decision.distribution is not None:
+            add_actions(message, decision.distribution.table, decision.distribution.probabilities, rules.currency)
             message.explanation.free_only_value.CopyFrom(money(choice.free_only_micros, rules))
+        message.explanation.sentences.extend(explain(decision, rules.currency))
     return message
 
 
@@ -126,48 +125,6 @@ def _cascade(answer: Answer, rules: Rules) -> pb.Cascade:
         if slot is not None and ttl is not None and slot.end + ttl < advance_time:
             found.delivery_deadline_time.CopyFrom(stamp(slot.end + ttl))
     return found
-
-
-def _add_actions(message: pb.Decision, answer: Answer, rules: Rules) -> None:
-    """Add the actions of the distribution in place: a message that is made first and added then is copied."""
-    found = answer.decision.distribution
-    if found is None:
-        return
-    table, currency = found.table, rules.currency
-    stamps = {moment: stamp(moment) for moment in {action.send_time for action in table.actions} if moment is not None}
-
-    def micros(*columns: NDArray[np.float64]) -> list[list[int]]:
-        """Return amounts as whole micros, a list for each action."""
-        found: list[list[int]] = np.rint(np.stack(columns, axis=1)).astype(np.int64).tolist()
-        return found
-
-    amounts = micros(
-        table.incremental_micros, table.price_micros, table.harm_micros, table.net_micros, table.plan_micros
-    )
-    columns = zip(
-        table.actions,
-        found.probabilities.tolist(),
-        table.p_response.tolist(),
-        table.uplift.tolist(),
-        table.p_unsubscribe.tolist(),
-        amounts,
-        table.shadow_price.tolist(),
-        strict=True,
-    )
-    for action, propensity, p_response, uplift, p_unsubscribe, of_action, shadow_price in columns:
-        value = message.actions.add(
-            channel="" if action.send_time is None else action.channel,
-            send_time=None if action.send_time is None else stamps[action.send_time],
-            propensity=propensity,
-            p_response=p_response,
-            uplift=uplift,
-            p_unsubscribe=p_unsubscribe,
-            shadow_price=shadow_price,
-        )
-        parts = (value.incremental_value, value.price, value.harm, value.net_value, value.plan_value)
-        for part, amount in zip(parts, of_action, strict=True):
-            part.currency = currency
-            part.micros = amount
 
 
 def money(micros: float, rules: Rules) -> money_pb.Money:

@@ -47,3 +47,9 @@ def mlflow_uri(mlflow_template: Path, tmp_path: Path) -> str:
 
 def sqlite_uri(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def log_url(tmp_path: Path) -> str:
+    """The URL of a decision log that nobody wrote yet."""
+    return f"sqlite:///{tmp_path / 'log.db'}"

@@ -23,9 +23,3 @@ def own_shop(shop: Shop, tmp_path: Path) -> Shop:
     with closing(sqlite3.connect(shop.url.removeprefix("sqlite:///"))) as source, closing(sqlite3.connect(copy)) as own:
         source.backup(own)
     return replace(shop, url=f"sqlite:///{copy}")
-
-
-@pytest.fixture
-def log_url(tmp_path: Path) -> str:
-    """The URL of a decision log that nobody wrote yet."""
-    return f"sqlite:///{tmp_path / 'log.db'}"

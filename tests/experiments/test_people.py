@@ -7,8 +7,10 @@ import pytest
 
 from models.errors import LogUnusable
 from models.rules import parse_rules
+from service.requests import AdvanceRequest
 from tests.experiments.shop import CONTROL, RULES, TREATED, Shop
-from tests.training.examples import DAY, NOW, RULES_TOML, ask, happened, in_process, run_sql
+from tests.service.served import MovedClock
+from tests.training.examples import DAY, NOW, RULES_TOML, ask, closing, happened, in_process, run_sql
 from tests.training.examples import write as write_log
 from training.experiments.people import HOLDOUT, PROGRAMME, holdout_experiment, read_people
 
@@ -87,8 +89,6 @@ def test_an_experiment_without_exposures_says_what_to_check(log_url: str) -> Non
     """A log with decisions of before, or an empty one, is refused with the way out."""
     with pytest.raises(LogUnusable, match="is empty"):
         read_people(log_url, RULES.experiments[0], RULES)
-    from tests.training.examples import closing
-
     write_log(log_url, [closing()])
     with pytest.raises(LogUnusable, match="start_time, exposure and eligibility"):
         read_people(log_url, RULES.experiments[0], RULES)
@@ -129,9 +129,6 @@ def test_cascades_are_followed_to_their_end(tmp_path_factory: pytest.TempPathFac
         '[[experiments.variants]]\nname = "a"\nweight = 0.5\n[[experiments.variants]]\nname = "b"\nweight = 0.5\n'
     )
     rules = parse_rules(text)
-    from service.requests import AdvanceRequest
-    from tests.service.served import MovedClock
-
     clock = MovedClock()
     with in_process(tmp_path_factory.mktemp("cascades"), rules, clock=clock) as service:
         ids = {}

@@ -14,8 +14,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from models.rules import Metric
-from tests.experiments.shop import CONTROL, TREATED, Shop
-from tests.training.examples import run_sql
+from tests.experiments.shop import CONTROL, EXPERIMENT, TREATED, Shop
+from tests.training.examples import RULES_TOML, run_sql
 from training.__main__ import main
 from training.experiments.analysis import Analysis, Trouble, analyse
 from training.experiments.kpis import KPIS
@@ -218,9 +218,6 @@ def test_the_run_holds_every_figure(
 ) -> None:
     """The command makes a run in MLflow with the verdict, each figure as a metric, tables and both pages, and prints the decision."""
     rules = tmp_path / "rules.toml"
-    from tests.experiments.shop import EXPERIMENT
-    from tests.training.examples import RULES_TOML
-
     rules.write_text(RULES_TOML + EXPERIMENT)
     command = ["report", "--experiment", "order", "--database", own_shop.url, "--rules", str(rules)]
     code = main([*command, "--mlflow", mlflow_uri, "--out", str(tmp_path / "out")])

@@ -16,12 +16,6 @@ from tests.conftest import sqlite_uri
 from tests.postgres import PostgresServer
 
 
-@pytest.fixture
-def log_url(tmp_path: Path) -> str:
-    """The URL of a decision log that nobody wrote yet."""
-    return f"sqlite:///{tmp_path / 'log.db'}"
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def each_log_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a decision log that nobody wrote yet, on each engine."""

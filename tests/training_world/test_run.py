@@ -7,6 +7,7 @@ import pytest
 
 from models.context import MOST_ACTIVE_HOURS, Context, latest_hours
 from models.features import Action
+from models.rules import parse_rules
 from tests.training_world.worlds import small_world
 from training.world.clock import EPOCH_HOURS, HOUR, to_hour, to_time
 from training.world.log import log_customers, logged_decisions
@@ -164,8 +165,6 @@ def test_a_block_begins_at_its_hour_and_is_reported() -> None:
 
 def test_a_price_doubles_on_its_day() -> None:
     """An SMS costs twice as much from midnight of the change on, in process and in the rules file for a server."""
-    from models.rules import parse_rules
-
     change = 72
     scenario = make_scenario("sms_price_doubled", change)
     world = small_world(count=600, scenario=scenario)

@@ -5,9 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from models.rules import read_rules
 from tests.training_world.worlds import FixedPlan, Nosy, clones_of, sample_net, small_world
 from training.world.people import CHANNELS, EMAIL, IN_APP, LOST_CAUSE, ORDINARY, SMS, SURE_THING, VIBER, WHATSAPP
 from training.world.run import World
+from training.world.scenarios import RULES_FILE, world_rules
 from training.world.truth import OWN_STEP_TIREDNESS, Case, Happened, Send
 
 SIGMAS = 4.5
@@ -160,9 +162,6 @@ def test_weekend_readers_open_mail_at_weekends() -> None:
 
 def test_channels_are_those_of_the_default_rules() -> None:
     """Channels, paid or free, price book and quiet hours are those of the service's default rules."""
-    from models.rules import read_rules
-    from training.world.scenarios import RULES_FILE, world_rules
-
     ours = world_rules()
     default = read_rules(RULES_FILE.parents[2] / "service" / "rules" / "default.toml")
 

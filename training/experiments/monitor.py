@@ -105,8 +105,8 @@ def stopper(server: str, token: str | None, authority: Path | None) -> Stop:
     return stop
 
 
-def monitor_command(options: argparse.Namespace, say: Callable[[str], object]) -> bool:
-    """Look again and again, until the experiment is stopped or once where asked; tell whether the last look had an alarm."""
+def monitor_command(options: argparse.Namespace, say: Callable[[str], object]) -> None:
+    """Look again and again, until the experiment is stopped, or once where asked."""
     rules = read_rules(options.rules)
     experiment = find_experiment(rules, options.experiment, options.database, None)
     token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file is not None else None
@@ -116,5 +116,5 @@ def monitor_command(options: argparse.Namespace, say: Callable[[str], object]) -
         found = look(options.database, experiment, rules, stop)
         say(found.text)
         if options.once or found.is_stopped:
-            return bool(found.alarms)
+            return
         waiting.wait(options.every)

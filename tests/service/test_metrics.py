@@ -57,6 +57,16 @@ def samples(service: Served) -> Samples:
     }
 
 
+def samples_once_told(service: Served, decisions: int) -> Samples:
+    """Return all samples once so many decisions are counted, which they are after they were answered, or what there is after many looks."""
+    found = samples(service)
+    for _ in range(1000):
+        if value(found, "decisions_total") >= decisions:
+            break
+        found = samples(service)
+    return found
+
+
 def value(found: Samples, name: str, **labels: str) -> float:
     """Return the sum of the samples of a name that have these labels."""
     return sum(
@@ -74,7 +84,7 @@ def test_decisions_are_counted_by_what_was_decided(service: Served) -> None:
     away = choose_request("no", customer="customer-3", channels=["email"])
     away.channels[0].reachability = REACHABILITY_UNREACHABLE
     service.decide(away)
-    found = samples(service)
+    found = samples_once_told(service, 3)
 
     assert value(found, "decisions_total", verdict="send", channel="sms", mode="live") == 1
     assert value(found, "decisions_total", verdict="send", channel="sms", mode="dry_run") == 1
@@ -90,7 +100,7 @@ def test_calls_are_counted_by_code_and_timed(service: Served) -> None:
         service.decide(choose_request(""))
     service.decisions.BatchChooseChannel(BatchChooseChannelRequest(requests=[sms(2), sms(3)]))
     list(service.decisions.StreamChooseChannel(iter([StreamChooseChannelRequest(request=sms(4))])))
-    found = samples(service)
+    found = samples_once_told(service, 4)
 
     def calls(method: str, code: str) -> float:
         return value(found, "calls_total", method=f"v1.ChannelChoiceService/{method}", code=code)
@@ -155,7 +165,7 @@ def test_a_refused_bundle_is_told(tmp_path: Path) -> None:
     """A bundle that cannot be loaded is a metric to alert on, as decisions without one are."""
     with serve(tmp_path, metrics_address="127.0.0.1:0", bundle=str(tmp_path / "none")) as service:
         service.decide(sms(1))
-        found = samples(service)
+        found = samples_once_told(service, 1)
 
     assert value(found, "bundle_refused") == 1
     assert value(found, "degraded_decisions_total", cause="no_bundle") == 1
@@ -166,7 +176,7 @@ def test_without_the_database_the_rest_is_answered(service: Served) -> None:
     service.decide(sms(1))
     with connected(service.database) as run:
         run("ALTER TABLE budgets RENAME TO hidden")
-    found = samples(service)
+    found = samples_once_told(service, 1)
 
     assert value(found, "database_up") == 0
     assert not [key for key in found if key[0] == "budget"]

@@ -47,7 +47,7 @@ class Table:
 
 
 def run_seed(setting: Setting, seed: int) -> list[Table]:
-    """Return the rows of a seed's world under each budget; the paced service's first, the oracle's last."""
+    """Return the rows of a seed's world under each budget, the paced service's first, the oracle's last; say of each budget on stderr how the service did."""
     bench = make_bench(seed, setting.log_decisions, setting.online_decisions, customers=setting.customers)
     world, found = bench.world, []
     with tempfile.TemporaryDirectory() as scratch:
@@ -62,6 +62,8 @@ def run_seed(setting: Setting, seed: int) -> list[Table]:
                 RuleOrder(("push", "email", "sms"), world.rules),
             ]
             rows = budget_rows(world, policies, budget)
+            said = f"seed {seed}, {share:.0%}: {100 * rows[0].share:.1f} % of the budgeted oracle, {rows[0].spend:,.0f} of {budget:,.0f} spent"
+            print(said, file=sys.stderr, flush=True)
             found.append(Table(seed=seed, share=share, budget=budget, rows=tuple(rows)))
     return found
 

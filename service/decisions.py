@@ -118,7 +118,7 @@ class Decisions:
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         # Threads that compute at the same time take turns at the interpreter's lock after every product of matrices, which costs more than waiting for each other.
         self._deciding = threading.Lock()
-        self._rounds = Rounds(self.choose_in_turn, _DECIDED_TOGETHER)
+        self._rounds = Rounds(self.choose_in_turn, _READ_TOGETHER)
         self._count = 0
         self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
@@ -259,7 +259,7 @@ class Decisions:
             asked = demands(self._rules, [entry.decision for entry in entries[place]])
             names.append([demand.budget for demand in asked])
             units.append(self._unit(entries[place], asked, opened[place].asking, self._ledger_of(asked)))
-        self._rounds.pass_on()
+        self._rounds.only_wait()
         results = self._store.write_each(units) if units else ()
         for place, budgets, result in zip(counted, names, results, strict=True):
             if isinstance(result, _NothingKept):
@@ -467,7 +467,7 @@ class Decisions:
         LeaseShort: leases do not suffice. BudgetShort: the ledger does not.
         """
         unit, locks = self._unit(entries, asked, person, ledger)
-        self._rounds.pass_on()
+        self._rounds.only_wait()
         try:
             return self._store.write(unit, locks)
         except _NothingKept:

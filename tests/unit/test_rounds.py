@@ -29,20 +29,20 @@ class Queue(deque[Any]):
 class Kitchen:
     """Serves numbers by doubling them; a round waits until it is let go, and a negative number spoils it."""
 
-    def __init__(self, pool: ThreadPoolExecutor, most: int = 16) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, most: int = 16, patience: float = WAIT) -> None:
         self.pool = pool
         self.rounds: list[list[int]] = []
         self.begun = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
-        self.passes_on = False
-        self.asking = Rounds(self.serve, most)
+        self.only_waits = False
+        self.asking = Rounds(self.serve, most, patience)
         self.queue = self.asking._waiting = Queue()
 
     def serve(self, asked: Sequence[int]) -> list[int]:
         """Double what is asked for, once this may go on."""
         self.rounds.append(list(asked))
-        if self.passes_on:
-            self.asking.pass_on()
+        if self.only_waits:
+            self.asking.only_wait()
         self.begun.release()
         assert self.let_go.acquire(timeout=WAIT)
         if min(asked) < 0:
@@ -62,6 +62,20 @@ class Kitchen:
     def open(self) -> None:
         """Let all rounds go on."""
         self.let_go.release(1000)
+
+
+class Counting:
+    """Says when a caller has looked whether to begin."""
+
+    def __init__(self, rounds: Rounds[int, int]) -> None:
+        self.made = threading.Semaphore(0)
+        self._look = rounds._take_over
+        rounds._take_over = self.look  # type: ignore[method-assign,assignment]  # it does the same, and says so
+
+    def look(self, caller: Any) -> None:
+        """Look, and say so."""
+        self._look(caller)
+        self.made.release()
 
 
 @pytest.fixture
@@ -110,10 +124,10 @@ def test_one_failure_is_not_that_of_the_others(pool: ThreadPoolExecutor) -> None
     assert kitchen.asking.ask(7) == 14
 
 
-def test_the_turn_is_passed_on_before_the_end(pool: ThreadPoolExecutor) -> None:
-    """Once a round has passed its turn on, the next one begins while the first still waits, and rounds end in any order."""
-    kitchen = Kitchen(pool)
-    kitchen.passes_on = True
+def test_the_next_round_begins_where_one_waits_for_long(pool: ThreadPoolExecutor) -> None:
+    """Once a round only waits, the next one begins after its callers' patience, and rounds end in any order."""
+    kitchen = Kitchen(pool, patience=0.001)
+    kitchen.only_waits = True
     first = pool.submit(kitchen.asking.ask, 1)
     assert kitchen.begun.acquire(timeout=WAIT)
     second = pool.submit(kitchen.asking.ask, 2)
@@ -124,21 +138,24 @@ def test_the_turn_is_passed_on_before_the_end(pool: ThreadPoolExecutor) -> None:
     assert [first.result(WAIT), second.result(WAIT)] == [2, 4]
 
 
-def test_only_whose_turn_it_is_passes_it_on(pool: ThreadPoolExecutor) -> None:
-    """A thread that serves nobody cannot end the turn of another."""
-    kitchen = Kitchen(pool)
-    asked = kitchen.ask(1, 2)
-    kitchen.asking.pass_on()
+def test_a_round_that_computes_is_not_overtaken(pool: ThreadPoolExecutor) -> None:
+    """However often callers look, none begins while a round is not said to only wait; nor can a thread that serves nobody say so."""
+    kitchen = Kitchen(pool, patience=0.0001)
+    asked = kitchen.ask(1, 2, 3)
+    kitchen.asking.only_wait()
+    looks = Counting(kitchen.asking)
+    assert looks.made.acquire(timeout=WAIT)
+    assert looks.made.acquire(timeout=WAIT)
     assert kitchen.rounds == [[1]]
-    assert len(kitchen.queue) == 1
     kitchen.open()
-    assert [one.result(WAIT) for one in asked] == [2, 4]
+    assert [one.result(WAIT) for one in asked] == [2, 4, 6]
+    assert kitchen.rounds == [[1], [2, 3]]
 
 
 def test_nobody_is_lost_among_many(pool: ThreadPoolExecutor) -> None:
     """Of many callers at once, some of whom fail, every one gets the answer that is theirs."""
-    kitchen = Kitchen(pool, most=5)
-    kitchen.passes_on = True
+    kitchen = Kitchen(pool, most=5, patience=0.0001)
+    kitchen.only_waits = True
     kitchen.let_go.release(100_000)
     numbers = [number if number % 7 else -number for number in range(1, 2000)]
     asked = [pool.submit(kitchen.asking.ask, number) for number in numbers]

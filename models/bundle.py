@@ -196,7 +196,7 @@ class Bundle:
 
 def _funnel_estimate(funnel: FunnelModel, context: Context, actions: Actions, harm_micros: float) -> Estimate:
     sends, made = sends_of(actions), made_before(context)
-    curves = funnel.curves(context, sends, made, context.message.order_margin_micros, harm_micros)
+    curves = funnel.curves(context, sends, made, context.message.order_margin_micros, harm_micros, actions)
     return Estimate(
         p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
         p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),

@@ -27,6 +27,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache, lru_cache
 from itertools import compress
 from typing import Annotated, Any
@@ -280,43 +281,46 @@ class FunnelModel:
         made: Sequence[Made],
         margin_micros: float,
         harm_micros: float,
+        actions: Actions | None = None,
     ) -> Curves:
         """Return the curves of sends, as (channel, hours since 1970), given what was made before.
 
-        The context's factors multiply what the stages say. A send made before that is not known to have failed has been delivered.
+        The context's factors multiply what the stages say. A send made before that is not known to have failed has been delivered. Where the sends are
+        those of `actions`, what does not hang on the customer is worked out once for all who have the same.
         """
-        names, send_hours = [channel for channel, _ in sends], [hour for _, hour in sends]
-        hours = np.array(send_hours)
-        channels = list(dict.fromkeys([*names, *(m.channel for m in made)]))
-        place = {channel: i for i, channel in enumerate(channels)}
-        of = np.array([place[name] for name in names], dtype=np.intp)
-        open_made = [m for m in made if m.noticed_hours is None]
-        grid = _Grid.of(context, send_hours, open_made)
-        stages = self._stages(context, channels)
+        now, expire = context.decide_time, context.message.expire_time
+        if actions is None or made:
+            frame = self._frame(now, expire, sends, made)
+        else:
+            frame = actions.once((self, now, expire), lambda: self._frame(now, expire, sends, made))
+        grid, of, place = frame.grid, frame.of, frame.place
+        stages = self._stages(context, list(place), frame.rows)
         alone = stages.attention[:, None] * self._by_hour(context, stages.rows, grid)
         hazard = stages.notice_factor[:, None] * alone
         delivered = np.minimum(stages.delivered * stages.deliver_factor, 1.0)
-        keep = self._tables.keep[stages.rows]
         weights, weights_alone = self._weights_of_interest(context, stages, place, made)
         click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle()))
         click = self._click(click_score)
         tilt, order = self._tilt(click), _logistic(order_score)
         react = self._reactions(stages, click, order, tilt, weights, margin_micros, harm_micros)
 
-        noticed = _noticed(grid, hours, of, keep, hazard) * delivered[of, None]
+        noticed = _noticed(grid, frame.kept, of, hazard) * delivered[of, None]
         worth, before = react.along(noticed, of)
         pending_worth, pending_before = np.zeros(before.shape[1:]), np.ones(before.shape[1:])
-        for m in open_made:
+        for m in made:
+            if m.noticed_hours is not None:
+                continue
             i = np.array([place[m.channel]])
-            late = _noticed(grid, np.array([m.send_hours]), i, keep, hazard)
+            kept = _kept(grid, np.array([m.send_hours]), i, self._tables.keep[frame.rows])
+            late = _noticed(grid, kept, i, hazard)
             late = late if m.send_hours <= grid.now else late * delivered[i, None]
             one_worth, one_before = react.along(late, i)
             pending_worth = pending_worth * one_before[0] + one_worth[0] * pending_before
             pending_before = pending_before * one_before[0]
         clicked, ordered, left = np.einsum("mg,mkg->km", noticed, react.chances[of])
         return Curves(
-            channel=tuple(names),
-            start=grid.cells_of(send_hours),
+            channel=frame.names,
+            start=frame.start,
             worth=worth,
             before=before,
             weights=weights,
@@ -330,10 +334,7 @@ class FunnelModel:
             begin=grid.begin,
             row=np.arange(len(sends)),
             forecasts=Forecasts(
-                grid=grid,
-                hours=hours,
-                of=of,
-                keep=keep,
+                frame=frame,
                 hazard=alone,
                 stages=stages,
                 click=click,
@@ -343,9 +344,27 @@ class FunnelModel:
             ),
         )
 
-    def _stages(self, context: Context, channels: Sequence[str]) -> "_Stages":
-        """Return what the stages say of each channel, with what they say of the context alone."""
-        rows = np.array([self._tables.row.get(channel, -1) for channel in channels], dtype=np.intp)
+    def _frame(
+        self, now: datetime, expire: datetime, sends: Sequence[tuple[str, float]], made: Sequence[Made]
+    ) -> "_Frame":
+        names, send_hours = tuple(channel for channel, _ in sends), [hour for _, hour in sends]
+        place = {channel: i for i, channel in enumerate(dict.fromkeys([*names, *(m.channel for m in made)]))}
+        rows = np.array([self._tables.row.get(channel, -1) for channel in place], dtype=np.intp)
+        hours, of = np.array(send_hours), np.array([place[name] for name in names], dtype=np.intp)
+        grid = _Grid.of(now, expire, send_hours, [m for m in made if m.noticed_hours is None])
+        return _Frame(
+            names=names,
+            hours=hours,
+            place=place,
+            of=of,
+            rows=rows,
+            grid=grid,
+            kept=_kept(grid, hours, of, self._tables.keep[rows]),
+            start=grid.cells_of(send_hours),
+        )
+
+    def _stages(self, context: Context, channels: Sequence[str], rows: IntArray) -> "_Stages":
+        """Return what the stages say of each channel, given its row of the tables, with what they say of the context alone."""
         matrix = self._encoder.encode_channels(context, [*channels, ""])
         matrix[-1, self._not_of_context] = np.nan
         linear = np.einsum("nf,fsn->sn", self._design.base(matrix), self._tables.weights[:, :, np.append(rows, -1)])
@@ -615,9 +634,11 @@ class _Grid:
     """When the first send is made, hours since 1970."""
 
     @classmethod
-    def of(cls, context: Context, sends: Sequence[float], open_made: Sequence[Made]) -> "_Grid":
+    def of(
+        cls, decide_time: datetime, expire_time: datetime, sends: Sequence[float], open_made: Sequence[Made]
+    ) -> "_Grid":
         """Return the grid from the first send, or from now where one made before is open, until the last has had its time."""
-        now, expire = context.decide_time.timestamp() / 3600, context.message.expire_time.timestamp() / 3600
+        now, expire = decide_time.timestamp() / 3600, expire_time.timestamp() / 3600
         first = now if open_made or not sends else max(min(sends), now)
         last = max([first, *sends, *(m.send_hours for m in open_made)])
         origin = math.floor(first)
@@ -639,18 +660,33 @@ class _Grid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """What the curves of m sends through n channels hang on beside the customer and the message's relevance."""
+
+    names: tuple[str, ...]
+    """Channel of each send."""
+    hours: FloatArray
+    """When each send is made, hours since 1970, shape (m,)."""
+    place: dict[str, int]
+    """Place of each channel; those of sends made before are among them."""
+    of: IntArray
+    """Place of each send's channel, shape (m,)."""
+    rows: IntArray
+    """Of the tables, shape (n,)."""
+    grid: _Grid
+    kept: FloatArray
+    """See `_kept`, shape (m, H)."""
+    start: IntArray
+    """Cell of each send, shape (m,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecasts:
     """What the bundle alone, without factors, says of m sends through n channels: the trials by which it is corrected later."""
 
-    grid: _Grid
-    hours: FloatArray
-    """When each send is made, hours since 1970, shape (m,)."""
-    of: IntArray
-    """Channel of each send, shape (m,)."""
-    keep: FloatArray
-    """Shape (n, 76)."""
+    frame: _Frame
     hazard: FloatArray
-    """Shape (n, H)."""
+    """Rate of noticing but for the age, by hour of the grid, shape (n, H)."""
     stages: _Stages
     click: FloatArray
     """P(click | noticed) by node and cell, shape (n, Z, G)."""
@@ -662,11 +698,11 @@ class Forecasts:
 
     def of_send(self, row: int) -> Forecast:
         """Return the forecast of one send."""
-        channel, grid = self.of[row], self.grid
-        rate = _rates(grid, self.hours[row : row + 1], self.of[row : row + 1], self.keep, self.hazard)[0]
+        channel, grid = self.frame.of[row], self.frame.grid
+        rate = self.frame.kept[row] * self.hazard[channel]
         cell = np.searchsorted(grid.begin, np.arange(grid.hours), side="right") - 1
         click, order = (self.weights @ self.click[channel])[cell], self.order[channel][cell]
-        hour = math.floor(self.hours[row])
+        hour = math.floor(self.frame.hours[row])
         edges = [min(max(hour + edge - grid.origin, 0), grid.hours) for edge in (0, *GROUP_EDGES)]
         found: list[tuple[float, float, float]] = []
         for begin, end in itertools.pairwise(edges):
@@ -687,13 +723,12 @@ class Forecasts:
         )
 
 
-def _noticed(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
-    """Return P(noticed in cell | delivered) of sends at these hours since 1970 through these channels, shape (m, G).
+def _noticed(grid: _Grid, kept: FloatArray, of: IntArray, hazard: FloatArray) -> FloatArray:
+    """Return P(noticed in cell | delivered) of sends through these channels, shape (m, G).
 
-    `keep`, shape (n, 76), is by channel and age; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid. A send within an hour is of
-    two ages in each of the next, for its part of each.
+    `kept`, shape (m, H), is what `_kept` says of them; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid.
     """
-    total = _rates(grid, sends, of, keep, hazard).cumsum(axis=1)
+    total = (kept * hazard[of]).cumsum(axis=1)
     if len(grid.begin) < grid.hours:
         total = total[:, np.append(grid.begin[1:], grid.hours) - 1]
     by_then = np.negative(total, out=total)
@@ -703,8 +738,11 @@ def _noticed(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, haz
     return noticed
 
 
-def _rates(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazard: FloatArray) -> FloatArray:
-    """Return the hazard of noticing sends in each hour of the grid, shape (m, H); see `_noticed`."""
+def _kept(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray) -> FloatArray:
+    """Return what the ages of sends at these hours since 1970 make of the hazard of noticing them in each hour of the grid, shape (m, H).
+
+    `keep`, shape (n, 76), is by channel and age. A send within an hour is of two ages in each of the next, for its part of each.
+    """
     first = np.floor(sends)
     late = sends - first
     room = grid.hours + 1
@@ -723,7 +761,7 @@ def _rates(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray, hazar
     at_begin = kept[rows, hour] * np.where(sends < grid.now, share, share / (1 - late))
     kept[:, -1] *= min(max(end - (grid.hours - 1), 0.0), 1.0)
     kept[rows, hour] = at_begin
-    found: FloatArray = kept * hazard[of]
+    found: FloatArray = kept
     return found
 
 
@@ -869,7 +907,7 @@ class PlainLags:
 def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours: FloatArray) -> PlainLags:
     """Return when sends begin and how their reactions come; `wait_hours`, shape (m,), is how long each is waited for."""
     hours = [hour for _, hour in sends]
-    grid = _Grid.of(context, hours, ())
+    grid = _Grid.of(context.decide_time, context.message.expire_time, hours, ())
     start = grid.cells_of(hours)
     lags, row, kind = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
     channel = tuple(name for name, _ in sends)

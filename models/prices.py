@@ -3,24 +3,13 @@
 from datetime import date
 
 from models.context import ChannelOption, Content, Context
-from models.rules import Category, Price, Rules
+from models.rules import Category, Price, PriceBook, Rules
 from models.sms import TextSize
 
 
 def find_price(rules: Rules, channel: str, country: str, category: Category, day: date) -> Price | None:
-    """Return the line of the price book that holds: the most specific scope valid that day, of its latest date.
-
-    A country counts as more specific than a category.
-    """
-    valid = [
-        price
-        for price in rules.prices
-        if price.channel == channel
-        and price.start_date <= day
-        and price.country in (country, "*")
-        and price.category in (category, "*")
-    ]
-    return max(valid, key=lambda p: (p.country != "*", p.category != "*", p.start_date), default=None)
+    """Return the line of the price book that holds; see `PriceBook.find`."""
+    return PriceBook.of(rules.prices).find(channel, country, category, day)
 
 
 def price_micros(price: Price, size: TextSize) -> int:

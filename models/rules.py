@@ -7,16 +7,18 @@ Money in the file is written as a decimal in the file's currency ("5.30") and ke
 import hashlib
 import re
 import tomllib
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import RulesInvalid, Violation
 
@@ -161,6 +163,34 @@ class Price:
     per: Literal["message", "segment"] = "message"
     country: Country | Literal["*"] = "*"
     category: Category | Literal["*"] = "*"
+
+
+class PriceBook(tuple[Price, ...]):
+    """The lines of the price book, with those of each scope at hand: a book of many countries has thousands."""
+
+    @classmethod
+    def of(cls, prices: tuple[Price, ...]) -> "PriceBook":
+        """Return the lines as such a book; themselves where they are one."""
+        return prices if isinstance(prices, PriceBook) else cls(prices)
+
+    def find(self, channel: str, country: str, category: Category, day: date) -> Price | None:
+        """Return the line that holds: the most specific scope valid that day, of its latest date.
+
+        A country counts as more specific than a category.
+        """
+        for scope in ((country, category), (country, EVERY), (EVERY, category), (EVERY, EVERY)):
+            lines = self._by_scope.get((channel, *scope), ())
+            known = bisect_right(lines, day, key=lambda line: line.start_date)
+            if known:
+                return lines[known - 1]
+        return None
+
+    @cached_property
+    def _by_scope(self) -> dict[tuple[str, str, str], list[Price]]:
+        found: dict[tuple[str, str, str], list[Price]] = {}
+        for line in sorted(self, key=lambda line: line.start_date):
+            found.setdefault((line.channel, line.country, line.category), []).append(line)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,7 +448,7 @@ class Rules:
     time_zone: Annotated[str, Field(min_length=1)]
     channels: Annotated[dict[ChannelKey, ChannelRules], Field(min_length=1)]
     cascade: CascadeRules
-    prices: tuple[Price, ...] = ()
+    prices: Annotated[tuple[Price, ...], AfterValidator(PriceBook)] = ()
     quiet_hours: QuietHours | None = None
     caps: tuple[Cap, ...] = ()
     topic_cap: TopicCap | None = None

@@ -1,6 +1,7 @@
-"""`python -m tests.benchmarks.growth [--plot docs/growth.svg]`: CPU per decision against what may grow: candidates, trees, caps, experiments, customers, the log.
+"""`python -m tests.benchmarks.growth [--plot docs/growth.svg]`: CPU per decision against what may grow: candidates, trees, caps, experiments, prices, customers,
+the log.
 
-Candidates, trees and caps are measured in this process, experiments by a service, the store by one on a database that grows from one measurement to the next. To each a power
+Candidates, trees and caps are measured in this process, experiments and prices by a service, the store by one on a database that grows from one measurement to the next. To each a power
 is fitted, cost ~ size^p, by least squares of the logarithms; a p beyond 1.1 fails the command. What is not measured, 10^7 customers and a log of
 10^8 decisions, follows from cost = a + b log(size), the growth of a B-tree, fitted to what is, and is printed as such.
 """
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import lightgbm as lgb
@@ -116,20 +118,41 @@ def _scoring(booster: Booster, subject: Subject) -> float:
 
 def of_experiments(subject: Subject) -> Growth:
     """Run ever more experiments at a time, of layers of their own, so that every customer is part of all."""
-    original, sizes, costs = subject.world.rules_file.read_text(), (1, 4, 16, 64, 256), []
-    requests = subject.requests(HISTORY, "experiments", DECISION_MODE_DRY_RUN, DECISION_VIEW_BASIC)
+    return _of_tables(subject, "experiments", (1, 4, 16, 64, 256), lambda number: _EXPERIMENT.format(number=number))
+
+
+def of_prices(subject: Subject) -> Growth:
+    """Add ever more lines to the price book, of other days and countries."""
+
+    def line(number: int) -> str:
+        country = chr(65 + number // 26 % 26) + chr(65 + number % 26)
+        return _PRICE.format(country=country, day=date(2000, 1, 1) + timedelta(days=number // 676))
+
+    return _of_tables(subject, "prices", (10, 100, 1000, 10_000), line)
+
+
+def _of_tables(subject: Subject, name: str, sizes: tuple[int, ...], table: Callable[[int], str]) -> Growth:
+    """Measure a service whose rules have ever more tables of a kind."""
+    original, costs = subject.world.rules_file.read_text(), []
+    requests = subject.requests(HISTORY, name, DECISION_MODE_DRY_RUN, DECISION_VIEW_BASIC)
     try:
         for count in sizes:
-            experiments = [_EXPERIMENT.format(number=number) for number in range(count)]
-            subject.world.rules_file.write_text("\n".join([original, *experiments]))
+            subject.world.rules_file.write_text("\n".join([original, *map(table, range(count))]))
             with service(subject.world) as server:
                 server.load(requests, 1)
                 costs.append(statistics.median(server.load(requests, 1).cpu_seconds for _ in range(_REPEATS)) * 1e3)
     finally:
         subject.world.rules_file.write_text(original)
-    return Growth(name="rules: experiments", sizes=sizes, costs=tuple(costs))
+    return Growth(name=f"rules: {name}", sizes=sizes, costs=tuple(costs))
 
 
+_PRICE = """
+[[prices]]
+channel = "sms"
+country = "{country}"
+start_date = {day}
+price = "5.30"
+"""
 _EXPERIMENT = """
 [[experiments]]
 name = "experiment-{number}"
@@ -207,6 +230,7 @@ def measure(most_customers: int, most_decisions: int) -> Iterator[Growth]:
         yield of_trees(subject)
         yield of_caps(subject)
         yield of_experiments(subject)
+        yield of_prices(subject)
         store = Store(f"sqlite:///{small.database}")
         row = store.read(lambda reader: reader.find_request(f"history-{HISTORY - 1}-0"))
         store.close()

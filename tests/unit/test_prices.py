@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.context import Content
 from models.prices import find_price, price_micros, send_price
-from models.rules import Price
+from models.rules import Price, PriceBook
 from models.sms import measure
 from tests.unit.examples import CONTEXT, RUBLE, RULES, at, option, with_message
 
@@ -55,6 +55,42 @@ def test_order_of_the_book_does_not_matter(order: list[Price], day: date) -> Non
     assert find_price(shuffled, "sms", "KZ", "transactional", day) == find_price(
         BOOK, "sms", "KZ", "transactional", day
     )
+
+
+@given(
+    book=st.lists(
+        st.builds(
+            Price,
+            channel=st.sampled_from(["sms", "viber"]),
+            start_date=st.dates(date(2025, 1, 1), date(2025, 1, 5)),
+            price=st.integers(0, 9),
+            country=st.sampled_from(["RU", "KZ", "*"]),
+            category=st.sampled_from(["marketing", "service", "*"]),
+        ),
+        max_size=30,
+        unique_by=lambda line: (line.channel, line.start_date, line.country, line.category),
+    ),
+    day=st.dates(date(2024, 12, 31), date(2025, 1, 6)),
+)
+def test_the_line_that_holds_is_the_one_defined(book: list[Price], day: date) -> None:
+    """Of all lines of the channel, country and category that are valid, the one of the narrowest scope holds, of that the latest."""
+    valid = [
+        line
+        for line in book
+        if line.channel == "sms"
+        and line.start_date <= day
+        and line.country in ("KZ", "*")
+        and line.category in ("service", "*")
+    ]
+    expected = max(valid, key=lambda line: (line.country != "*", line.category != "*", line.start_date), default=None)
+
+    assert find_price(replace(RULES, prices=PriceBook(book)), "sms", "KZ", "service", day) == expected
+
+
+def test_a_rules_file_has_its_lines_at_hand() -> None:
+    """The price book of a parsed file is one that need not be read through for each price, and is the file's."""
+    assert isinstance(RULES.prices, PriceBook)
+    assert [line.channel for line in RULES.prices] == ["sms", "viber"]
 
 
 def test_channel_without_a_line_has_no_price() -> None:

@@ -6,7 +6,7 @@ For a context x and a send through channel c at time s, in cells g of one hour u
     noticed in cell g    N(g) = delivered_c (exp(-sum_{j<g} lambda(j)) - exp(-sum_{j<=g} lambda(j)))
     clicked              q_z(g) = logistic(k (click(x, c) + d_c log relevance(g)) + sigma t_z),     k = sqrt(1 + 0.346 sigma^2)
     unsubscribed         r = logistic(unsubscribe(x, c)) of those who noticed and did not click
-    gain of a click      o_z(g) = scale x m_z(g) x max(0, logistic(order(x, c) + b organic(x) + e_c log relevance(g)) - logistic(organic(x)))
+    gain of a click      o_z(g) = scale x m_z(g) x (1 - logistic(organic(x))) x logistic(order(x, c) + e_c log relevance(g))
                          m_z(g) = exp(tau sigma t_z) / (sum_z w_z q_z(g) exp(tau sigma t_z) / sum_z w_z q_z(g))
 
 open(g) is the share of the hour that lies between the send, or now if that is later, and the expiry; nothing is noticed more than 72 hours after its
@@ -14,7 +14,8 @@ send. relevance(g) halves with each half-life of the message; rhythm is the cust
 standard normal t of which three Gauss-Hermite nodes t_z with weights w_z are taken; k keeps the chance of a click, averaged over t, near what the
 stage says (Zeger, Liang & Albert 1988). Who is more interested also buys more after a click: tau says how much of it carries over, and m is such that of those who
 click in a first send the mean gain is what the stages say. Who noticed a message and did nothing has less of it: the weights of later steps are
-multiplied by 1 - q_z; who clicked has more: by q_z. notice, click, order, organic and unsubscribe are stages (models.stage). `scale` fits the sum of
+multiplied by 1 - q_z; who clicked has more: by q_z. The stage order is of what a click adds for who would not order anyway; in bundles from before it was of
+orders whatever their cause, and the gain max(0, logistic(order + b organic + e_c log relevance) - logistic(organic)). notice, click, order, organic and unsubscribe are stages (models.stage). `scale` fits the sum of
 effects to the randomised difference between send and no send.
 
 Cells begin at the first send, or now where a send made before is still open. They are of one hour for the first five days; then, for messages
@@ -130,7 +131,7 @@ class StageWeights:
     relevance: tuple[_Finite, ...] = ()
     """Weights of log relevance: of all channels, then each channel's own on top; empty where the stage has none."""
     organic: _Finite = 0.0
-    """Weight of the score of the stage organic; 0 where the stage has none."""
+    """Weight of the score of the stage organic, in bundles from before `order_is_caused`; 0 where the stage has none."""
     has_trees: bool = False
 
 
@@ -150,6 +151,8 @@ class FunnelDescription:
     """sigma."""
     order_interest: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     """tau."""
+    order_is_caused: bool = False
+    """Whether the stage order says P(the click causes an order | none would come anyway); in bundles from before, P(order | click), caused or not."""
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     window_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = float(ORDER_HOURS)
     """How long after a decision orders were looked for."""
@@ -301,7 +304,7 @@ class FunnelModel:
         weights, weights_alone = self._weights_of_interest(context, stages, place, made)
         click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle()))
         click = self._click(click_score)
-        tilt, order = self._tilt(click), _logistic(order_score)
+        tilt, order = self._tilt(click), self._order_once_clicked(order_score, stages.organic)
         react = self._reactions(stages, click, order, tilt, weights, margin_micros, harm_micros)
 
         noticed = _noticed(grid, frame.kept, of, hazard) * delivered[of, None]
@@ -427,6 +430,11 @@ class FunnelModel:
         sigma = self.description.interest_deviation
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
         return _logistic(logit[:, None, :] + sigma * NODES[:, None])
+
+    def _order_once_clicked(self, score: FloatArray, organic: float) -> FloatArray:
+        """Return P(order | click), caused or not, of scores of the stage order, of their shape."""
+        found = _logistic(score)
+        return organic + (1.0 - organic) * found if self.description.order_is_caused else found
 
     def _tilt(self, click: FloatArray) -> FloatArray | None:
         """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G); None: it is 1."""

@@ -1,7 +1,8 @@
 """Fitting the funnel of models.curves: a rare order learned from the denser things that lead to it.
 
 Each stage is learned where its data are dense: notice from all sends that arrived, click from those noticed, order from those clicked, organic
-orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Decisions whose
+orders from decisions whose message did not work (no send, or never clicked; never noticed, where clicks are too few to tell). Orders after a click hold those that would have come
+anyway, so that the stage order is fitted beside what the stage organic says of them: P(order | click) = organic + (1 - organic) logistic(order). Decisions whose
 window of orders is still open teach what is known of them early: notice, for as long as they were watched, click and unsubscribing where there
 has been time for it, and nothing of orders. Who clicks orders more anyway, so the
 product alone claims too much or too little; `scale` makes the mean effect of what was sent fit the difference that randomisation shows,
@@ -154,7 +155,7 @@ def fit_funnel(
         "logit",
         relevance=_log_relevance_left(data, hours),
         prior_slope=1.0,
-        organic=organic.scores,
+        anyway=_logistic(organic.scores),
     )
     unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit", is_tiring=True)
     stages = dict(zip(STAGES, (notice, click, order, organic, unsubscribe), strict=True))
@@ -167,6 +168,7 @@ def fit_funnel(
         stages={name: stage.weights for name, stage in stages.items()},
         interest_deviation=hyper.interest_deviation,
         order_interest=hyper.order_interest,
+        order_is_caused=True,
         scale=1.0,
         window_hours=data.window_hours if np.isfinite(data.window_hours) else float(ORDER_HOURS),
         notes=dict(fitting.notes),
@@ -217,9 +219,12 @@ class _Fitting:
         matrix: FloatArray | None = None,
         begin: FloatArray | None = None,
         only: BoolArray | None = None,
+        anyway: FloatArray | None = None,
     ) -> LinearFit:
         matrix = self._matrix if matrix is None else matrix
-        return fit_linear(self._design, matrix, label, used, self._is_later, link, exposure, extra, offset, begin, only)
+        return fit_linear(
+            self._design, matrix, label, used, self._is_later, link, exposure, extra, offset, begin, only, anyway
+        )
 
     def note(self, stage: str, text: str) -> None:
         """Say what a stage lacks and what stands in for it."""
@@ -249,13 +254,13 @@ class _Fitting:
         relevance: FloatArray | None = None,
         *,
         prior_slope: float = 0.0,
-        organic: FloatArray | None = None,
+        anyway: FloatArray | None = None,
         of_context: bool = False,
         is_tiring: bool = False,
     ) -> _Stage:
         """Fit a stage on the rows used: linear, then trees where they help; a constant where there is too little.
 
-        One that `is_tiring` is drawn towards growing with contacts, and where it has few events looks at nothing but message and contacts.
+        One with `anyway`, chances of the same event without what the stage is of, says what comes on top. One that `is_tiring` is drawn towards growing with contacts, and where it has few events looks at nothing but message and contacts.
         """
         events = (
             min(float(label[used].sum()), float((1 - label[used]).sum()))
@@ -267,7 +272,8 @@ class _Fitting:
             least = (
                 f"{_LEAST_EVENTS} are needed, {_LEAST_EARLIER} of them in the earlier part of the log, 1 in the later"
             )
-            rate = (label[used].sum() + 0.5) / (used.sum() + 1.0)
+            chances = 0.0 if anyway is None else float(anyway[used].sum())
+            rate = (max(label[used].sum() - chances, 0.0) + 0.5) / (used.sum() - chances + 1.0)
             self.note(name, f"{events:.0f} events are too few ({least}); the mean rate {rate:.4f} stands for it")
             if link == "logit":
                 return self.constant(float(np.log(rate / (1 - rate))))
@@ -278,25 +284,22 @@ class _Fitting:
             matrix = matrix.copy()
             matrix[:, [i for i, c in enumerate(self._columns) if not is_of_context(c.name)]] = np.nan
         relevance = relevance if relevance is not None and np.ptp(relevance[used]) > 1e-6 else None
-        extras: list[FloatArray] = []
         offset = np.zeros(len(label))
         if relevance is not None:
-            extras.append(relevance)
             offset = prior_slope * relevance
-        if organic is not None and np.ptp(organic[used]) > 1e-6:
-            extras.append(organic)
-        extra = np.stack(extras, axis=1) if extras else None
+        extra = None if relevance is None else relevance[:, None]
         is_thin = is_tiring and events < _FEW_EVENTS
         begin, only = self._tiring() if is_tiring else None, self._of_refusals() if is_thin else None
-        linear = self.linear(label, used, link, exposure, extra, offset, matrix, begin, only)
+        linear = self.linear(label, used, link, exposure, extra, offset, matrix, begin, only, anyway)
         text, scores, earlier_scores = (
             (None, linear.scores, linear.earlier_scores)
             if is_thin
-            else self._boost(matrix, label, used, link, exposure, linear)
+            else self._boost(matrix, label, used, link, exposure, linear, anyway)
         )
         exposures_ = np.ones(len(label)) if exposure is None else exposure
-        before = loss(link, linear.earlier_scores[later], label[later], exposures_[later])
-        after = loss(link, earlier_scores[later], label[later], exposures_[later])
+        known = None if anyway is None else anyway[later]
+        before = loss(link, linear.earlier_scores[later], label[later], exposures_[later], known)
+        after = loss(link, earlier_scores[later], label[later], exposures_[later], known)
         self.metrics |= {f"{name}.loss.linear": before, f"{name}.loss": after}
         codes = self._design.channel_codes(matrix)
         slope = np.zeros(len(label))
@@ -312,7 +315,6 @@ class _Fitting:
                 relevance=()
                 if relevance is None
                 else (prior_slope + linear.weights[0, width], *map(float, linear.weights[1:, width])),
-                organic=0.0 if len(extras) == (relevance is not None) else float(linear.weights[0, -1]),
                 has_trees=text is not None,
             ),
             text=text,
@@ -344,17 +346,22 @@ class _Fitting:
         link: Link,
         exposure: FloatArray | None,
         linear: LinearFit,
+        anyway: FloatArray | None = None,
     ) -> tuple[str | None, FloatArray, FloatArray]:
-        """Grow trees from the linear part's scores, as many as lower the loss on the later part; none where they do not clearly."""
+        """Grow trees from the linear part's scores, as many as lower the loss on the later part; none where they do not clearly.
+
+        Of what comes on top of `anyway` they are grown on the chance, by the linear part, that an event did.
+        """
         offset = np.zeros(len(label)) if exposure is None else np.log(exposure)
         earlier, later = used & ~self._is_later, used & self._is_later
-        settings = parameters(self._hyper, int(used.sum())) | {"objective": "binary" if link == "logit" else "poisson"}
+        objective = "poisson" if link == "log" else "binary" if anyway is None else "cross_entropy"
+        settings = parameters(self._hyper, int(used.sum())) | {"objective": objective}
         settings["num_leaves"] = 4
 
         def rows(mask: BoolArray, scores: FloatArray) -> Rows:
             return Rows(
                 matrix=matrix[mask],
-                label=label[mask],
+                label=(label if anyway is None else label * _share_caused(scores, anyway))[mask],
                 begin=(scores + offset)[mask],
                 categories=tuple(i for i, c in enumerate(self._columns) if c.kind == "category"),
             )
@@ -369,8 +376,9 @@ class _Fitting:
         trial, trees = chosen.booster, chosen.trees
         tried = linear.earlier_scores + np.asarray(trial.predict(matrix, raw_score=True, num_iteration=trees))
         exposures_ = np.exp(offset)
-        improved = losses(link, linear.earlier_scores[later], label[later], exposures_[later]) - losses(
-            link, tried[later], label[later], exposures_[later]
+        known = None if anyway is None else anyway[later]
+        improved = losses(link, linear.earlier_scores[later], label[later], exposures_[later], known) - losses(
+            link, tried[later], label[later], exposures_[later], known
         )
         if trees < 1 or improved.mean() <= _CLEARLY * improved.std() / np.sqrt(len(improved)):
             return None, linear.scores, linear.earlier_scores
@@ -441,7 +449,7 @@ def _effect_of(
     hazard = hazards(cells, description.lags, data) * np.exp(np.minimum(score("notice"), 20.0))
     click = _logistic(score("click") + stages["click"].relevance[cells.send] * relevance)
     order = _logistic(score("order") + stages["order"].relevance[cells.send] * relevance)
-    gain = np.maximum(order - _logistic(score("organic")), 0.0)
+    gain = order * (1 - _logistic(score("organic")))
     delivered = np.array([description.delivered.get(str(channel), 0.0) for channel in data.channel])
     found: FloatArray = delivered * np.bincount(
         cells.send, noticed_by_cell(cells, hazard) * click * gain, minlength=len(data)
@@ -470,6 +478,12 @@ def _scale(data: Dataset, is_send: BoolArray, is_none: BoolArray, effect: FloatA
 def _is_of_time(name: str) -> bool:
     feature = BUILT_IN.get(name)
     return feature is not None and feature.of_time is not None
+
+
+def _share_caused(scores: FloatArray, anyway: FloatArray) -> FloatArray:
+    """Return P(what is scored caused it | an event), shape (n,), where it may happen anyway with these chances."""
+    caused = (1 - anyway) * _logistic(scores)
+    return caused / (anyway + caused)
 
 
 def _logistic(x: FloatArray) -> FloatArray:

@@ -7,7 +7,9 @@ greatest posterior density, and
 
     precision of group j = (n_j - precision x sum of the posterior variances + 2 a) / (sum of the squares of its weights + 2 b),
 
-MacKay's step of type-II maximum likelihood with a Laplace approximation. So a column that says nothing is shrunk away, and one that does keeps its
+MacKay's step of type-II maximum likelihood with a Laplace approximation, with a Gamma(a, b) prior of precisions. It is all but flat in their logs,
+since what kind of message it is, or through which channel it went, is seldom nothing, and a hundred events may fail to insist on it; only that of the channels' own weights
+of columns leans to great precisions: they are many times as many, and most say nothing. So a column that says nothing is shrunk away, and one that does keeps its
 say however few the events. Source: MacKay (1992), "Bayesian Interpolation"; Tipping (2001), "Sparse Bayesian Learning".
 """
 
@@ -28,9 +30,12 @@ IntArray = NDArray[np.intp]
 Link = Literal["logit", "log"]
 _ROUNDS = 12
 _NEWTON_STEPS = 6
-_A, _B = 0.5, 0.0005
+_A, _A_OF_OWN, _B = 0.025, 0.5, 0.0005
 _OWN_CONSTANTS, _OWN_REST = 1000, 1001
 """Groups of the channels' own weights."""
+_TINY = 1e-300
+_LEAST_RATE = 1e-3
+"""At which the fit of what comes on top begins, where no more events are seen than would come anyway."""
 _FREE = 1e-4
 """Precision of intercepts and of the extra columns: all but free."""
 _FIRST = 20.0
@@ -61,13 +66,20 @@ def find_scaling(columns: Sequence[Column], matrix: FloatArray) -> Scaling:
     )
 
 
-def loss(link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray) -> float:
+def loss(
+    link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray, anyway: FloatArray | None = None
+) -> float:
     """Return the mean negative log likelihood, up to a constant."""
-    return float(np.mean(losses(link, scores, label, exposure)))
+    return float(np.mean(losses(link, scores, label, exposure, anyway)))
 
 
-def losses(link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray) -> FloatArray:
-    """Return the negative log likelihood of each row, up to a constant; all shapes (n,)."""
+def losses(
+    link: Link, scores: FloatArray, label: FloatArray, exposure: FloatArray, anyway: FloatArray | None = None
+) -> FloatArray:
+    """Return the negative log likelihood of each row, up to a constant; all shapes (n,). `anyway` are chances of an event without what is scored."""
+    if anyway is not None:
+        none = np.log1p(-anyway) - np.logaddexp(0, scores)
+        return np.asarray(-np.where(label > 0, np.log(np.maximum(-np.expm1(none), _TINY)), none))
     if link == "logit":
         return np.asarray(np.logaddexp(0, scores) - label * scores)
     return np.asarray(exposure * np.exp(np.minimum(scores, 30.0)) - label * scores)
@@ -85,11 +97,13 @@ def fit_linear(
     offset: FloatArray | None = None,
     begin: FloatArray | None = None,
     only: BoolArray | None = None,
+    anyway: FloatArray | None = None,
 ) -> LinearFit:
     """Fit the linear part on the rows used; arrays have shape (n,), `matrix` (n, columns).
 
     `extra`, shape (n, e), are more columns of f, whose weights for all channels are free. `offset` is added to the scores. Weights for all
-    channels are drawn towards `begin`, shape (width,), by default 0; where `only`, of the same shape, is false they are 0.
+    channels are drawn towards `begin`, shape (width,), by default 0; where `only`, of the same shape, is false they are 0. With `anyway`, shape (n,), events of the link logit happen
+    anyway with these chances, and scores are logits of what comes on top: P(event) = anyway + (1 - anyway) logistic(score).
     """
     base, codes = design.base(matrix), design.channel_codes(matrix)
     begin = np.zeros(design.width) if begin is None else begin
@@ -112,6 +126,7 @@ def fit_linear(
             link=link,
             groups=groups,
             channels=len(design.channels),
+            anyway=None if anyway is None else anyway[rows],
         )
         return problem.solve()
 
@@ -137,6 +152,7 @@ class _Problem:
     link: Link
     groups: IntArray
     channels: int
+    anyway: FloatArray | None = None
 
     def solve(self) -> FloatArray:
         width = self.base.shape[1]
@@ -153,7 +169,8 @@ class _Problem:
             for j in np.unique(group[~free]):
                 mine = group == j
                 known = max(float(mine.sum() - np.sum(precision[mine] * spread[mine])), 0.0)
-                precision[mine] = np.clip((known + 2 * _A) / (float(np.sum(weights[mine] ** 2)) + 2 * _B), 0.1, 1e5)
+                a = _A_OF_OWN if j == _OWN_REST else _A
+                precision[mine] = np.clip((known + 2 * a) / (float(np.sum(weights[mine] ** 2)) + 2 * _B), 0.1, 1e5)
         found = np.zeros((1 + self.channels, width))
         for place, code in enumerate(blocks):
             found[0 if code is None else 1 + code] = weights[place * width : (place + 1) * width]
@@ -161,7 +178,10 @@ class _Problem:
 
     def _level(self) -> float:
         if self.link == "logit":
-            rate = float(np.clip(self.label.mean(), 1e-6, 1 - 1e-6))
+            anyway = 0.0 if self.anyway is None else float(self.anyway.mean())
+            rate = float(
+                np.clip((self.label.mean() - anyway) / (1 - anyway), _LEAST_RATE if anyway else 1e-6, 1 - 1e-6)
+            )
             return float(np.log(rate / (1 - rate)))
         return float(np.log((self.label.sum() + 0.5) / (self.exposure.sum() + 1e-12)))
 
@@ -197,23 +217,27 @@ class _Problem:
 
     def _loss(self, weights: FloatArray, precision: FloatArray, rows_of: dict[int, IntArray]) -> float:
         scores = self._scores(weights, rows_of)
-        return len(scores) * loss(self.link, scores, self.label, self.exposure) + 0.5 * float(
+        return len(scores) * loss(self.link, scores, self.label, self.exposure, self.anyway) + 0.5 * float(
             np.sum(precision * weights**2)
         )
 
     def _curvature(
         self, weights: FloatArray, precision: FloatArray, rows_of: dict[int, IntArray]
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the gradient and the Hessian, whose blocks are those of the single channels."""
+        """Return the gradient and the Hessian, with `anyway` the expected one, whose blocks are those of the single channels."""
         width = self.base.shape[1]
         scores = self._scores(weights, rows_of)
         if self.link == "logit":
             mean = 1 / (1 + np.exp(-np.clip(scores, -40, 40)))
             slope = mean * (1 - mean)
+            residual = mean - self.label
+            if self.anyway is not None:
+                event = self.anyway + (1 - self.anyway) * mean
+                residual = (event - self.label) * mean / event
+                slope = slope * (1 - self.anyway) * mean / event
         else:
             mean = self.exposure * np.exp(np.minimum(scores, 30.0))
-            slope = mean
-        residual = mean - self.label
+            slope, residual = mean, mean - self.label
         gradient = precision * weights
         gradient[:width] += self.base.T @ residual
         hessian = np.diag(precision)

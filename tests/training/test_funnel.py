@@ -233,6 +233,26 @@ def test_claimed_effect_is_scaled_to_what_randomisation_shows(learned: FittedFun
     assert claimed.description.scale < 0.6
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_click_adds_as_much_for_those_who_order_anyway(seed: int) -> None:
+    """Customers who order anyway ten times as often are not believed to be moved by a click more, or less, than their being certain already says.
+
+    A click adds 0.15 of what is left: 0.15 x 0.98 of one sort and 0.15 x 0.8 of the other. With some 240 clicks of each and one effect for both, what is believed of
+    the two stays within 0.2 of that ratio.
+    """
+    data = shop(8_000, seed)
+    rng = np.random.default_rng(seed)
+    anyway = np.where(data.matrix[:, 1] > 0, 0.2, 0.02)
+    response = rng.random(len(data)) < anyway + (1 - anyway) * np.where(data.clicked > 0, 0.15, 0.0)
+
+    found = model_of(fitted(replace(data, response=response.astype(np.float64))))
+
+    seldom, often = (drawn(found, "sms", who) for who in (0, 1))
+    assert often.p_organic > 5 * seldom.p_organic
+    ratio = (often.uplift[0] / often.p_click[0]) / (seldom.uplift[0] / seldom.p_click[0])
+    assert ratio == pytest.approx(0.8 / 0.98, abs=0.2)
+
+
 def test_undelivered_sends_do_not_lower_the_scale(learned: FittedFunnel) -> None:
     """What does not arrive is in the chance of arriving alone: with half of all sends lost the scale stays what it was."""
     data = shop()

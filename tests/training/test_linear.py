@@ -117,6 +117,56 @@ def test_group_that_says_something_keeps_its_say() -> None:
     assert 0.9 < slope < 1.1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_hundred_events_keep_what_kinds_differ_by(seed: int) -> None:
+    """Six kinds whose odds differ as much as those of an abandoned cart and a newsletter keep half of that by some hundred events, beside forty columns of noise."""
+    rng = np.random.default_rng(seed)
+    effects, n = np.array([-1.5, -1.0, -0.5, 0.5, 1.0, 1.5]), 900
+    columns = (
+        Column(name="channel", kind="category", categories=CHANNELS),
+        Column(name="kind", kind="category", categories=tuple("abcdef")),
+        *(Column(name=f"noise_{i}", kind="number") for i in range(40)),
+    )
+    kind = rng.integers(6, size=n)
+    matrix = np.column_stack([rng.integers(1, 3, n), kind, rng.normal(size=(n, 40))]).astype(np.float64)
+    design = Design(columns, find_scaling(columns, matrix))
+    label = draw_labels(-2.5 + effects[kind], seed)
+
+    found = fit_linear(design, matrix, label, np.ones(n, dtype=bool), np.arange(n) >= n * 3 // 4, "logit")
+
+    of_kind = [name == "kind" for name in design.names(columns)]
+    assert 80 < label.sum() < 160
+    assert np.polyfit(effects, found.weights[0, of_kind], 1)[0] > 0.5
+
+
+def test_what_comes_on_top_is_found_beside_what_comes_anyway() -> None:
+    """Of events that half of the rows have anyway in one case out of five, the scores are of the rest: the same for both halves, within five standard errors."""
+    matrix, rng = rows(), np.random.default_rng(9)
+    anyway = np.where(rng.random(N) < 0.5, 0.2, 0.01)
+    label = (rng.random(N) < anyway + (1 - anyway) * 0.1).astype(np.float64)
+    used, is_later = np.ones(N, dtype=bool), np.arange(N) >= N * 3 // 4
+
+    found = fit_linear(design_of(matrix), matrix, label, used, is_later, "logit", anyway=anyway)
+
+    error = 1 / np.sqrt(N * 0.1**2 * 0.9 * (0.5 / 0.28 * 0.8 + 0.5 / 0.109 * 0.99))
+    assert found.scores.mean() == pytest.approx(np.log(0.1 / 0.9), abs=5 * error)
+    assert found.scores[anyway > 0.1].mean() == pytest.approx(found.scores[anyway < 0.1].mean(), abs=0.02)
+
+
+def test_fewer_events_than_come_anyway_leave_next_to_nothing_on_top() -> None:
+    """Where fewer events are seen than would have come anyway, what comes on top is believed rare, and every number is finite."""
+    matrix = rows(2_000)
+    label = draw_labels(np.full(2_000, -3.0))
+    used, is_later = np.ones(2_000, dtype=bool), np.arange(2_000) >= 1_500
+
+    found = fit_linear(
+        design_of(matrix), matrix, label, used, is_later, "logit", anyway=np.full(2_000, 2 * label.mean())
+    )
+
+    assert np.all(np.isfinite(found.weights))
+    assert expit(found.scores).max() < 0.01
+
+
 def test_log_link_finds_planted_hazards_whatever_the_exposure() -> None:
     """With events drawn as 1 - exp(-exposure x hazard), the hazards of two channels come out within five standard errors."""
     matrix, rng = rows(), np.random.default_rng(3)
@@ -170,6 +220,36 @@ def test_gradient_is_that_of_the_loss(link: Link) -> None:
     ]
     np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(hessian, bends, rtol=1e-5, atol=1e-4)
+
+
+def test_gradient_beside_what_comes_anyway_is_that_of_the_loss() -> None:
+    """With chances of an event anyway the gradient agrees with finite differences, and the expected Hessian is positive definite."""
+    matrix = rows(300)
+    design, rng = design_of(matrix), np.random.default_rng(5)
+    base, codes = design.base(matrix), design.channel_codes(matrix)
+    problem = _Problem(
+        base=base,
+        codes=codes,
+        label=(rng.random(300) < 0.4).astype(np.float64),
+        exposure=np.ones(300),
+        offset=rng.normal(size=300),
+        link="logit",
+        groups=design.groups(),
+        channels=3,
+        anyway=rng.uniform(0.0, 0.5, 300),
+    )
+    rows_of = {c: np.flatnonzero(codes == c) for c in (1, 2)}
+    weights, precision = rng.normal(size=3 * design.width) / 3, rng.uniform(0.1, 3.0, 3 * design.width)
+
+    gradient, hessian = problem._curvature(weights, precision, rows_of)
+
+    step = 1e-5 * np.eye(len(weights))
+    slopes = [
+        (problem._loss(weights + s, precision, rows_of) - problem._loss(weights - s, precision, rows_of)) / 2e-5
+        for s in step
+    ]
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-4)
+    assert np.linalg.eigvalsh(hessian).min() >= precision.min() - 1e-9
 
 
 def test_channel_without_rows_has_no_weights_of_its_own() -> None:

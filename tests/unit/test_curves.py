@@ -140,6 +140,23 @@ def test_interest_that_carries_over_to_orders_moves_them_with_clicks(carried: fl
 
 
 @pytest.mark.parametrize("carried", [0.0, 0.6])
+def test_stage_of_caused_orders_says_what_a_click_adds(carried: float) -> None:
+    """Where the stage order is of caused orders, a click gains its chance of all who would not order anyway; in a bundle from before, its chance less theirs."""
+    organic, order = stage(-1.0), stage(-0.5)
+    anyway, said = 1 / (1 + np.exp(1.0)), 1 / (1 + np.exp(0.5))
+    stages = {"organic": organic, "order": order}
+
+    caused, before = (
+        draw(model=funnel(stages, order_is_caused=is_caused, order_interest=carried)) for is_caused in (True, False)
+    )
+
+    assert caused.uplift[0] / caused.p_click[0] == pytest.approx((1 - anyway) * said, rel=1e-9)
+    assert before.uplift[0] / before.p_click[0] == pytest.approx(said - anyway, rel=1e-9)
+    assert caused.forecasts is not None
+    assert caused.forecasts.of_send(0).order[0] == pytest.approx(anyway + (1 - anyway) * said, abs=1e-6)
+
+
+@pytest.mark.parametrize("carried", [0.0, 0.6])
 def test_forecast_of_an_order_is_that_of_who_clicks(carried: float) -> None:
     """What corrections compare orders after a click with is the chance among those who click, given what came before."""
     model = funnel(order_interest=carried)

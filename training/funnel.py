@@ -46,6 +46,8 @@ _CLEARLY = 2.0
 """Standard errors by which trees must lower the loss on the later part, which has chosen their number and so flatters them."""
 _CERTAIN = 12.0
 _PRIOR_SENDS = 50.0
+_MOST_ANYWAY = 1 - 1e-9
+"""Chance of an order anyway beside which what a click adds can still be told."""
 _FEW_EVENTS = 300
 """Refusals fewer than this are explained by message and contacts alone."""
 _OF_REFUSALS = frozenset(
@@ -155,7 +157,7 @@ def fit_funnel(
         "logit",
         relevance=_log_relevance_left(data, hours),
         prior_slope=1.0,
-        anyway=_logistic(organic.scores),
+        anyway=np.minimum(_logistic(organic.scores), _MOST_ANYWAY),
     )
     unsubscribe = fitting.stage("unsubscribe", data.unsubscribed, noticed & ~clicked, "logit", is_tiring=True)
     stages = dict(zip(STAGES, (notice, click, order, organic, unsubscribe), strict=True))

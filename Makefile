@@ -96,8 +96,6 @@ bench-money: $(VENV)/.dev
 models/lib%.so: models/%.c
 	cc -O3 -ffp-contract=off -shared -fPIC -o $@ $< || echo "no C compiler: it goes on without $<, slower"
 
-models/libplan.so: models/curves.c  # which plan.c includes
-
 $(VENV)/.uv: requirements/uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --require-hashes --requirement requirements/uv.lock

@@ -906,6 +906,9 @@ class PlainLags:
     kind: IntArray
     """Of each row the number of its wait, from 0."""
     kinds: int
+    number: IntArray
+    """Of each send that of its channel, from 0."""
+    channels: int
 
     def ready(self, wait_hours: int) -> IntArray:
         """Return the first cell that begins so many hours after that of each send; see `Curves.ready`."""
@@ -919,8 +922,11 @@ def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours:
     start = grid.cells_of(hours)
     lags, row, kind = _plain_lags(grid.hours, tuple(start.tolist()), tuple(wait_hours.tolist()))
     channel = tuple(name for name, _ in sends)
+    places = {name: place for place, name in enumerate(dict.fromkeys(channel))}
     return PlainLags(
         channel=channel,
+        number=np.array([places[name] for name in channel], dtype=np.intp),
+        channels=len(places),
         begin=grid.begin,
         start=start,
         lags=lags,

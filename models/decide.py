@@ -19,7 +19,7 @@ from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Ver
 from models.correction import Forecast
 from models.curves import plain_click, plain_lags
 from models.eligibility import Eligibility, EligibleChannel, Slot, Suppressed, find_eligible, free_first
-from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades
+from models.planner import Campaign, CampaignValues, CascadeValues, Prices, value_campaign, value_cascades
 from models.policies import RuleCascade, draw, make_policy
 from models.rules import Rules
 from models.slate import Action, Actions
@@ -91,6 +91,8 @@ class Evaluation:
     """The distribution's table, and paid channels that wait for free ones."""
     cascades: CascadeValues | None
     """None where the rule cascade decides, and values say nothing."""
+    free_most: float | None
+    """What the best cascade of free channels alone is worth, where planning has told it on the way."""
     suppressed: tuple[Suppressed, ...]
     policy: str
     exploration_cost_micros: float
@@ -132,6 +134,7 @@ class _Case:
     suppressed: tuple[Suppressed, ...] = ()
     degraded: tuple[Degraded, ...] = ()
     cascades: CascadeValues | None = None
+    free_most: float | None = None
 
 
 def evaluate_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None) -> list[Evaluation | Decision]:
@@ -148,9 +151,10 @@ def evaluate_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | No
             case.planned, case.degraded = table, degraded
             _leave_out(case, rules)
     planned = [case for case in cases if not _is_by_order(case, rules)]
-    values = best_cascades_each([case.context for case in planned], rules, [case.planned for case in planned])
-    for case, cascades in zip(planned, values, strict=True):
-        case.cascades = cascades
+    contexts, tables = [case.context for case in planned], [case.planned for case in planned]
+    values = _cascades_each(contexts, rules, tables, None, [_is_free(table) for table in tables])
+    for case, (cascades, free_most) in zip(planned, values, strict=True):
+        case.cascades, case.free_most = cascades, free_most
         case.planned = replace(case.planned, plan_micros=_plan_micros(case.planned, cascades))
     return [_evaluated(one, rules, version) if isinstance(one, _Case) else one for one in results]
 
@@ -221,6 +225,7 @@ def _evaluated(case: _Case, rules: Rules, version: str) -> Evaluation:
         eligible=case.found.eligible,
         planned=planned,
         cascades=case.cascades,
+        free_most=case.free_most,
         suppressed=suppressed,
         policy=policy.name,
         exploration_cost_micros=policy.exploration_cost(table, probabilities),
@@ -313,8 +318,19 @@ def best_cascades_each(
     among: Sequence[NDArray[np.bool_]] | None = None,
 ) -> list[CascadeValues]:
     """Do the same of several customers; those whose sends are the same, and of which the model draws no curves, together."""
+    return [values for values, _ in _cascades_each(contexts, rules, tables, among, None)]
+
+
+def _cascades_each(
+    contexts: Sequence[Context],
+    rules: Rules,
+    tables: Sequence[ActionTable],
+    among: Sequence[NDArray[np.bool_]] | None,
+    is_free: Sequence[NDArray[np.bool_]] | None,
+) -> list[tuple[CascadeValues, float | None]]:
+    """Do the same, and tell what the best cascade of those that are free is worth, where that is found on the way."""
     masks = [None] * len(tables) if among is None else among
-    found: dict[int, CascadeValues] = {}
+    found: dict[int, tuple[CascadeValues, float | None]] = {}
 
     def key(place: int) -> Hashable:
         context, table, mask = contexts[place], tables[place], masks[place]
@@ -323,17 +339,24 @@ def best_cascades_each(
         expire, step = context.message.expire_time, context.step
         limits = (max_steps(context, rules), free_first(context, rules))
         chosen = None if mask is None else mask.tobytes()
-        return id(table.listed), chosen, context.decide_time, expire, step, limits, table.is_paid.tobytes()
+        return id(table.actions), chosen, context.decide_time, expire, step, limits, table.is_paid.tobytes()
 
     for alike in _by(range(len(tables)), key):
         first = alike[0]
         if tables[first].curves is not None:
-            found[first] = _drawn_cascades(contexts[first], rules, tables[first], masks[first])
+            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first]), None)
         else:
             chosen = [contexts[place] for place in alike]
-            values = _plain_cascades(chosen, rules, [tables[place] for place in alike], masks[first])
-            found.update(zip(alike, values, strict=True))
+            free = None if is_free is None else [is_free[place] for place in alike]
+            values = _plain_cascades(chosen, rules, [tables[place] for place in alike], masks[first], free)
+            free_most: Sequence[float | None] = values.free_most or [None] * len(alike)
+            found.update(zip(alike, zip(values.values, free_most, strict=True), strict=True))
     return [found[place] for place in range(len(tables))]
+
+
+def _is_free(table: ActionTable) -> NDArray[np.bool_]:
+    is_free: NDArray[np.bool_] = ~table.is_paid & (table.price_micros == 0)
+    return is_free
 
 
 def _drawn_cascades(
@@ -353,8 +376,12 @@ def _drawn_cascades(
 
 
 def _plain_cascades(
-    contexts: Sequence[Context], rules: Rules, tables: Sequence[ActionTable], among: NDArray[np.bool_] | None
-) -> list[CascadeValues]:
+    contexts: Sequence[Context],
+    rules: Rules,
+    tables: Sequence[ActionTable],
+    among: NDArray[np.bool_] | None,
+    is_free: Sequence[NDArray[np.bool_]] | None,
+) -> CampaignValues:
     """Return the best cascades of customers whose sends are the same, where the model draws no curves: the channel's wait says how long a response takes."""
     first, listed = contexts[0], tables[0].listed
     is_send = listed.is_send
@@ -373,6 +400,9 @@ def _plain_cascades(
     waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in asked.names])
     key = (first.decide_time, first.message.expire_time, *waits.tolist())
     how = asked.once(key, lambda: plain_lags(first, asked.timed, waits[asked.channel]))
+    free = None
+    if is_free is not None and all(_span(listed.part(is_send & mask)) == _span(asked) for mask in is_free):
+        free = np.ascontiguousarray(np.array(is_free)[:, is_asked])
     return value_campaign(
         Campaign(
             how=how,
@@ -386,6 +416,7 @@ def _plain_cascades(
             price=price[:, is_asked],
             margin=margin,
             harm_micros=rules.harm.unsubscribe,
+            is_free=free,
         )
     )
 
@@ -439,7 +470,7 @@ def _free_only(found: Sequence[Evaluation], rules: Rules) -> list[float]:
         most[place] = 0.0
         if one.degraded:
             continue
-        is_free = ~planned.is_paid & (planned.price_micros == 0)
+        is_free = _is_free(planned)
         if one.cascades is not None:
             best = table.actions[int(table.plan_micros.argmax())]
             used = (best, *_following(planned, best, one.cascades))
@@ -447,6 +478,9 @@ def _free_only(found: Sequence[Evaluation], rules: Rules) -> list[float]:
             if all(action.channel in free for action in used):
                 most[place] = max(0.0, float(table.plan_micros.max()))
                 continue
+        if one.free_most is not None:
+            most[place] = max(0.0, one.free_most)
+            continue
         asked.append(place)
         masks.append(is_free)
     values = best_cascades_each(

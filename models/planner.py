@@ -43,9 +43,9 @@ LOOK_AHEAD = 3
 PAIRS = 2
 """Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
-_FORMAT = 3
+_FORMAT = 4
 """Of plan.c's arguments; both files change it together."""
-_MOST_PAIRS = 8
+_MOST_PAIRS, _MOST_NODES = 8, 15
 """That plan.c has room for."""
 _NEAR = 1e-9
 """Sums of the same in another order differ by less than this part of what is added up."""
@@ -110,6 +110,7 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
         closed_second=is_strict and free > 1,
         closed_third=is_strict and free > LOOK_AHEAD - 1,
         shapes=curves.shapes,
+        weights=curves.weights,
     )
     return best_by_kernel(case) or best_by_products(case)
 
@@ -135,7 +136,9 @@ class Case:
     """Whether no paid send may be the second step."""
     closed_third: bool
     shapes: Shapes | None = None
-    """What the sends' curves have in common; it saves sums, and changes none."""
+    """What the sends' curves have in common; it saves sums, and changes none, as do the next."""
+    weights: FloatArray | None = None
+    """Of nodes, by which prices are shared out, shape (Z,)."""
 
     @property
     def may_follow(self) -> BoolArray:
@@ -152,24 +155,27 @@ class _Problem(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("sends", "nodes", "cells", "steps", "pairs", "closed_second", "closed_third")
         ),
-        *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "start", "ready", "channel", "is_paid")),
+        *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "weights")),
+        *((name, ctypes.c_void_p) for name in ("start", "ready", "channel", "is_paid")),
         ("shapes", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("shape", "lag")),
         ("kinds", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("kind", "reacts", "gains")),
         *((name, ctypes.c_void_p) for name in ("alone", "pair", "value", "second", "third")),
+        *((name, ctypes.c_void_p) for name in ("is_free", "free_most")),
     )
 
 
 def best_by_kernel(case: Case) -> CascadeValues | None:
     """Find the best cascades by plan.c; None where it was not compiled."""
     library = _kernel()
-    return None if library is None else _best_by(library, case)
+    return None if library is None or case.before.shape[1] > _MOST_NODES else _best_by(library, case)
 
 
 def _best_by(library: Any, case: Case) -> CascadeValues:
     m, nodes, cells = case.before.shape
-    floats = [np.ascontiguousarray(array, np.float64) for array in (case.net, case.before, case.pending)]
+    weights = np.ones(nodes) if case.weights is None else case.weights
+    floats = [np.ascontiguousarray(array, np.float64) for array in (case.net, case.before, case.pending, weights)]
     numbers = [np.ascontiguousarray(array, np.int64) for array in (case.start, case.ready, case.channel)]
     told = (*floats, *numbers, np.ascontiguousarray(case.is_paid, np.bool_))
     worth, steps = np.empty((3, m)), np.empty((2, m), dtype=np.int64)
@@ -177,7 +183,9 @@ def _best_by(library: Any, case: Case) -> CascadeValues:
     results = (first, first + 8 * m, first + 16 * m, then, then + 8 * m)
     counts = (m, nodes, cells, case.steps, min(PAIRS, case.channels, _MOST_PAIRS))
     shaped = _told_of_shapes(case.shapes)
-    problem = _Problem(*counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results)
+    problem = _Problem(
+        *counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results, 0, 0
+    )
     if library.plan(ctypes.addressof(problem)):
         raise MemoryError("there is no memory for a plan")
     return CascadeValues(alone=worth[0], pair=worth[1], value=worth[2], second=steps[0], third=steps[1])
@@ -204,6 +212,16 @@ class Campaign:
     margin: FloatArray
     """Shape (k,)."""
     harm_micros: float
+    is_free: BoolArray | None = None
+    """Sends of which it is asked what the best of them is worth with such alone after it, shape (k, m); None where nobody asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignValues:
+    """Values of each customer's sends, and what the best free one is worth, -inf where none is free: None where nobody asked, or it is not found on the way."""
+
+    values: list[CascadeValues]
+    free_most: list[float] | None
 
 
 class _Plain(ctypes.Structure):
@@ -211,12 +229,13 @@ class _Plain(ctypes.Structure):
 
     _fields_ = (
         ("customers", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("click", "uplift", "p_unsubscribe", "price", "margin", "weights")),
+        *((name, ctypes.c_void_p) for name in ("click", "uplift", "p_unsubscribe", "price", "margin")),
+        *((name, ctypes.c_void_p) for name in ("is_free", "free_most")),
         ("harm", ctypes.c_double),
     )
 
 
-def value_campaign(campaign: Campaign) -> list[CascadeValues]:
+def value_campaign(campaign: Campaign) -> CampaignValues:
     """Value every send of each customer; what `value_cascades` finds of their curves one by one, and how it is done where plan.c was not compiled."""
     library = _kernel()
     if library is not None and len(campaign.is_paid):
@@ -228,39 +247,36 @@ def value_campaign(campaign: Campaign) -> list[CascadeValues]:
         )
         prices = Prices(micros=campaign.price[i], is_paid=campaign.is_paid, ready=campaign.ready)
         found.append(value_cascades(curves, prices, campaign.steps, is_strict=campaign.is_strict))
-    return found
+    return CampaignValues(values=found, free_most=None)
 
 
-def _campaign_by_kernel(library: Any, campaign: Campaign) -> list[CascadeValues]:
+def _campaign_by_kernel(library: Any, campaign: Campaign) -> CampaignValues:
     """Draw and plan each customer by plan.c in one call."""
     how, (customers, m, nodes), cells = campaign.how, campaign.click.shape, len(campaign.how.begin)
-    number = {name: i for i, name in enumerate(dict.fromkeys(how.channel))}
-    channel = np.array([number[name] for name in how.channel], dtype=np.int64)
-    free = len(set(channel[~campaign.is_paid].tolist()))
+    free = len(set(how.number[~campaign.is_paid].tolist())) if campaign.is_strict else 0
     worth, steps = np.empty((3, customers, m)), np.empty((2, customers, m), dtype=np.int64)
-    pending = np.zeros((nodes, cells))
-    shared = [np.ascontiguousarray(array, np.int64) for array in (how.start, campaign.ready, channel)]
-    is_paid = np.ascontiguousarray(campaign.is_paid, np.bool_)
-    told = (pending, *shared, is_paid)
+    free_most, is_free = np.empty(customers), campaign.is_free
+    asked = (0, 0) if is_free is None else (compiled.address(is_free), compiled.address(free_most))
     first, then, size = compiled.address(worth), compiled.address(steps), 8 * customers * m
+    shared = (np.zeros((nodes, cells)), NODE_WEIGHTS, how.start, campaign.ready, how.number, campaign.is_paid)
     problem = _Problem(
-        *(m, nodes, cells, campaign.steps, min(PAIRS, len(number), _MOST_PAIRS)),
-        *(campaign.is_strict and free > 1, campaign.is_strict and free > LOOK_AHEAD - 1),
-        *(0, 0, *map(compiled.address, told)),
+        *(m, nodes, cells, campaign.steps, min(PAIRS, how.channels, _MOST_PAIRS), free > 1, free > LOOK_AHEAD - 1),
+        *(0, 0, *map(compiled.address, shared)),
         *(len(how.lags), *map(compiled.address, (how.row, how.lags)), how.kinds, compiled.address(how.kind), 0, 0),
-        *(first, first + size, first + 2 * size, then, then + size),
+        *(first, first + size, first + 2 * size, then, then + size, 0, 0),
     )
     own = [
         np.ascontiguousarray(array, np.float64)
         for array in (campaign.click, campaign.uplift, campaign.p_unsubscribe, campaign.price, campaign.margin)
     ]
-    plain = _Plain(customers, *map(compiled.address, (*own, NODE_WEIGHTS)), campaign.harm_micros)
+    plain = _Plain(customers, *map(compiled.address, own), *asked, campaign.harm_micros)
     if library.plan_plain(ctypes.addressof(problem), ctypes.addressof(plain)):
         raise MemoryError("there is no memory for a plan")
-    return [
+    values = [
         CascadeValues(alone=worth[0, i], pair=worth[1, i], value=worth[2, i], second=steps[0, i], third=steps[1, i])
         for i in range(customers)
     ]
+    return CampaignValues(values=values, free_most=None if is_free is None else free_most.tolist())
 
 
 def _told_of_shapes(shapes: Shapes | None) -> tuple[int, ...]:

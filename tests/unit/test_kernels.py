@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import compiled, curves, planner
-from models.curves import Curves, plain_curves
-from models.planner import CascadeValues, Prices, value_cascades
+from models.curves import Curves, curves_of_click, plain_click, plain_curves, plain_lags
+from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades
 from tests.benchmarks.planning import CHANNELS, NOW, PRICES, make_context, make_funnel
 from tests.unit.test_planner import some_cases
 
@@ -43,7 +43,7 @@ def drawn(hours: int, seed: int) -> tuple[Curves, Prices]:
     return found, Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
 
 
-@pytest.mark.parametrize(("name", "form"), [("walk", 1), ("plan", 3), ("curves", 1)])
+@pytest.mark.parametrize(("name", "form"), [("walk", 1), ("plan", 4), ("curves", 1)])
 def test_each_kernel_is_compiled(name: str, form: int) -> None:
     """Tests run with every kernel that has a file."""
     assert compiled.load(name, form) is not None
@@ -168,3 +168,57 @@ def test_plain_curves_are_planned_to_the_bit(
     assert_same(*both((found, prices), is_strict=is_strict))
     fewer = Prices(micros=price[some], is_paid=prices.is_paid[some], ready=kept.ready(1))
     assert_same(*both((kept, fewer), is_strict=is_strict))
+
+
+@given(
+    uplift=st.lists(st.floats(-0.3, 0.9), min_size=2, max_size=24),
+    waits=st.lists(st.sampled_from([0.25, 2.0, 24.0, 60.0]), min_size=6, max_size=6),
+    after=st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.5, 9.0, 20.0, 47.0]), min_size=24, max_size=24),
+    leaving=st.floats(0, 0.5),
+    steps=st.integers(1, 4),
+    is_strict=st.booleans(),
+)
+def test_a_campaign_is_planned_to_the_bit_and_its_free_sends_on_the_way(
+    uplift: list[float], waits: list[float], after: list[float], leaving: float, steps: int, is_strict: bool
+) -> None:
+    """Customers drawn and planned in one call get what each gets by itself; of free sends alone the best is worth what planning them alone says."""
+    m, now, cells = len(uplift), NOW.timestamp() / 3600, [0.0, 47.0]
+    after = [*cells, *after[2:m]]
+    sends = [(CHANNELS[i % 6], now + after[i]) for i in range(m)]
+    wait_hours, price = np.array([waits[i % 6] for i in range(m)]), np.array([PRICES[i % 6] for i in range(m)])
+    how = plain_lags(make_context(48.0), sends, wait_hours)
+    gains = np.array([uplift, uplift[::-1]])
+    is_free = np.array([price == 0, (price == 0) & (np.arange(m) % 3 < 2)])
+    campaign = Campaign(
+        how=how,
+        ready=how.ready(1),
+        is_paid=price > 0,
+        steps=steps,
+        is_strict=is_strict,
+        click=plain_click(gains),
+        uplift=gains,
+        p_unsubscribe=np.full((2, m), leaving),
+        price=np.array([price, price]),
+        margin=np.array([9e8, 4e8]),
+        harm_micros=3e8,
+        is_free=is_free,
+    )
+
+    fast = value_campaign(campaign)
+    with patch.object(planner, "_kernel", lambda: None), patch.object(curves, "_kernel", lambda: None):
+        slow = value_campaign(campaign)
+
+    assert slow.free_most is None
+    assert fast.free_most is not None
+    for customer, (found, expected) in enumerate(zip(fast.values, slow.values, strict=True)):
+        assert_same(found, expected)
+        own = curves_of_click(
+            how, campaign.click[customer], gains[customer], np.full(m, leaving), campaign.margin[customer], 3e8
+        )
+        of_free = is_free[customer]
+        kept = own.keep(of_free)
+        prices = Prices(
+            micros=price[of_free], is_paid=np.zeros(of_free.sum(), dtype=bool), ready=campaign.ready[of_free]
+        )
+        alone = value_cascades(kept, prices, steps, is_strict=is_strict)
+        assert fast.free_most[customer] == alone.value.max(initial=-np.inf)

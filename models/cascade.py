@@ -5,13 +5,14 @@ cascade. AdvanceCascade draws each step anew, with what has been seen by then.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 
 from models.actions import ActionTable
 from models.context import CascadeEnd, Contact, Context
-from models.eligibility import next_allowed_time
+from models.eligibility import Counted, next_allowed_time
 from models.features import Action
 from models.rules import Rules
 
@@ -68,29 +69,54 @@ def max_steps(context: Context, rules: Rules) -> int:
 
 
 def plan(
-    context: Context, rules: Rules, table: ActionTable, sends: Sequence[Action], *, is_learned: bool
+    context: Context,
+    rules: Rules,
+    table: ActionTable,
+    sends: Sequence[Action],
+    *,
+    is_learned: bool,
+    worth: Sequence[float] = (),
 ) -> tuple[Step, ...]:
     """Plan a cascade of these sends in their order: each when the one before was waited for, and its own time has come.
 
     Where it `is_learned`, the times of the sends hold the waits; else the rules' waits hold. Sends through a channel that may not be used
-    then any more, caps counted as if the earlier steps were sent, are left out.
+    then any more, caps counted as if the earlier steps were sent, are left out. `worth` is what the cascade up to each send is expected to earn;
+    from where one is left out nobody knows.
     """
-    steps: list[Step] = []
+    made: list[Action] = []
+    begins: list[datetime] = []
+    sent: list[Contact] = []
+    least, most, counted = rules.cascade.least_wait, max_steps(context, rules), None
     for send in sends:
-        if send.send_time is None or (steps and context.step + len(steps) > max_steps(context, rules)):
+        channel, not_before = send.channel, send.send_time
+        if not_before is None or (made and context.step + len(made) > most):
             break
-        not_before = send.send_time
-        if steps:
-            least = rules.cascade.least_wait if is_learned else steps[-1].wait
-            earliest = max(send.send_time, steps[-1].not_before + least)
-            allowed = next_allowed_time(context, rules, send.channel, earliest, _as_sent(context, rules, steps))
+        if made:
+            before = rules.channels[made[-1].channel]
+            earliest = max(not_before, begins[-1] + (least if is_learned else before.wait))
+            sent.append(_as_sent(context, made[-1].channel, begins[-1], before.slip))
+            counted = counted or Counted.of(context)
+            allowed = next_allowed_time(context, rules, channel, earliest, sent, counted)
             if allowed is None or allowed >= context.message.expire_time:
+                sent.pop()
                 continue
             not_before = allowed
-        if steps and is_learned:
-            steps[-1] = replace(steps[-1], wait=not_before - steps[-1].not_before)
-        steps.append(_step(context.step + len(steps), send.channel, not_before, rules, table))
-    return tuple(steps)
+        made.append(send)
+        begins.append(not_before)
+    known = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], zip(made, sends, strict=False))) if worth else 0
+    return tuple(
+        Step(
+            step=context.step + place,
+            channel=send.channel,
+            not_before=begins[place],
+            wait=begins[place + 1] - begins[place]
+            if is_learned and place + 1 < len(made)
+            else rules.channels[send.channel].wait,
+            price_micros=_price_of(table, send.channel),
+            plan_micros=worth[place] if place < known else None,
+        )
+        for place, send in enumerate(made)
+    )
 
 
 def sends_by_order(table: ActionTable, first: Action, order: Sequence[str]) -> tuple[Action, ...]:
@@ -102,27 +128,30 @@ def sends_by_order(table: ActionTable, first: Action, order: Sequence[str]) -> t
     return (first, *(earliest[channel] for channel in order if channel in earliest))
 
 
-def _as_sent(context: Context, rules: Rules, steps: Sequence[Step]) -> list[Contact]:
-    """Return the contacts that these steps will be when they are sent, so that caps count them."""
+def _as_sent(context: Context, channel: str, start: datetime, slip: timedelta) -> Contact:
+    """Return the contact that a step will be when it is sent, so that caps count it."""
     message = context.message
-    return [
-        Contact(
-            decision_id=context.decision_id,
-            channel=step.channel,
-            topic=message.topic,
-            category=message.category,
-            start=step.not_before,
-            end=step.not_before + rules.channels[step.channel].slip,
-        )
-        for step in steps
-    ]
-
-
-def _step(number: int, channel: str, not_before: datetime, rules: Rules, table: ActionTable) -> Step:
-    price = int(table.price_micros[next(i for i, a in enumerate(table.actions) if a.channel == channel)])
-    return Step(
-        step=number, channel=channel, not_before=not_before, wait=rules.channels[channel].wait, price_micros=price
+    return Contact(
+        decision_id=context.decision_id,
+        channel=channel,
+        topic=message.topic,
+        category=message.category,
+        start=start,
+        end=start + slip,
     )
+
+
+def _price_of(table: ActionTable, channel: str) -> int:
+    first: dict[str, int] = table.listed.once("first of channel", lambda: _firsts(table.actions))
+    return int(table.price_micros[first[channel]])
+
+
+def _firsts(actions: Sequence[Action]) -> dict[str, int]:
+    """Return the place of the first action of each channel."""
+    found: dict[str, int] = {}
+    for place, action in enumerate(actions):
+        found.setdefault(action.channel, place)
+    return found
 
 
 def find_end(context: Context, rules: Rules, progress: Progress) -> CascadeEnd | None:

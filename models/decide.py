@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -252,7 +251,9 @@ def _serve(found: Evaluation, rules: Rules, free_only_micros: float) -> Decision
     action = table.actions[index]
     end = CascadeEnd.NO_STEP_LEFT if context.step > 1 and action.send_time is None else None
     sends = _sends(rules, found.planned, action, found.cascades)
-    steps = plan(context, rules, found.planned, sends, is_learned=found.cascades is not None)
+    values = found.cascades
+    worth = () if values is None or action.send_time is None else values.growing(_place(found.planned, action))
+    steps = plan(context, rules, found.planned, sends, is_learned=values is not None, worth=worth)
     choice = Choice(
         forecast=_forecast(table, index),
         verdict=Verdict.SEND if action.send_time is not None else Verdict.DO_NOT_SEND,
@@ -263,7 +264,7 @@ def _serve(found: Evaluation, rules: Rules, free_only_micros: float) -> Decision
         exploration_cost_micros=found.exploration_cost_micros,
         free_only_micros=free_only_micros,
         suppressed=found.suppressed,
-        steps=_with_worth(steps, sends, found.planned, found.cascades),
+        steps=steps,
         cascade_end=end,
         policy=found.policy,
         bundle_version=found.bundle_version,
@@ -445,19 +446,12 @@ def _following(table: ActionTable, first: Action, cascades: CascadeValues) -> tu
     if first.send_time is None:
         return ()
     sends = table.listed.sends
-    return tuple(sends[place] for place in cascades.following(sends.place[id(first)]))
+    return tuple(sends[place] for place in cascades.following(_place(table, first)))
 
 
-def _with_worth(
-    steps: tuple[Step, ...], sends: Sequence[Action], table: ActionTable, cascades: CascadeValues | None
-) -> tuple[Step, ...]:
-    """Return steps with what the cascade up to each is worth; from where a cap has left a send out, none."""
-    if cascades is None or not steps:
-        return steps
-    values = cascades.growing(table.listed.sends.place[id(sends[0])])
-    worth = dict(zip((s.channel for s in sends), values, strict=True))
-    kept = sum(1 for _ in takewhile(lambda pair: pair[0].channel == pair[1].channel, zip(steps, sends, strict=False)))
-    return (*(replace(step, plan_micros=worth[step.channel]) for step in steps[:kept]), *steps[kept:])
+def _place(table: ActionTable, send: Action) -> int:
+    """Return the place of a send among the sends of a table."""
+    return table.listed.sends.place[id(send)]
 
 
 def _free_only(found: Sequence[Evaluation], rules: Rules) -> list[float]:

@@ -116,7 +116,8 @@ class _These:
 def find_eligible(context: Context, rules: Rules) -> Eligibility:
     """Sort the channels of a request into eligible and suppressed ones."""
     asked = _Asked.of(context)
-    caps = [full for full in _full_caps(context, rules, asked.start) if full.full_until > asked.start]
+    counted = Counted.of(context)
+    caps = [full for full in _full_caps(context, rules, asked.start, counted) if full.full_until > asked.start]
     return _sort_channels(asked, rules, caps) if caps else _sort_uncapped(asked, _These(rules))
 
 
@@ -301,15 +302,49 @@ def _time_refusals(asked: _Asked, channel: str, times: _Times) -> list[Suppresse
 
 
 def next_allowed_time(
-    context: Context, rules: Rules, channel: str, moment: datetime, sent: Sequence[Contact] = ()
+    context: Context,
+    rules: Rules,
+    channel: str,
+    moment: datetime,
+    sent: Sequence[Contact] = (),
+    counted: "Counted | None" = None,
 ) -> datetime | None:
     """Return the first moment from this one on at which quiet hours and caps allow the channel; None where there is none.
 
-    Caps count what is `sent` as if it were among the customer's contacts.
+    Caps count what is `sent` as if it were among the customer's contacts, which are `counted` where that was done before.
     """
-    caps = _full_caps(context, rules, moment, sent)
+    caps = _full_caps(context, rules, moment, counted or Counted.of(context), sent)
     zone, category = context.customer.time_zone, context.message.category
     return _Limits.of(zone, category, context.decide_time, rules, channel, caps).next_allowed(moment)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What caps may count of a customer: their contacts and what is reserved, and when those end, the last one first."""
+
+    contacts: tuple[Contact, ...]
+    ends: list[datetime]
+    """Of those in the marketing category."""
+    topic_ends: list[datetime]
+    """Of other decisions' contacts with the message's topic."""
+
+    @classmethod
+    def of(cls, context: Context) -> "Counted":
+        """Count what a customer got or will get; nothing where the message is none that caps hold back."""
+        message = context.message
+        if message.category != "marketing":
+            return cls((), [], [])
+        contacts, topic, own = (*context.customer.contacts, *context.reserved), message.topic, context.decision_id
+        ends = [c.end for c in contacts if c.category == "marketing"]
+        ends.sort(reverse=True)
+        topic_ends = [c.end for c in contacts if c.topic == topic and c.decision_id != own] if topic else []
+        topic_ends.sort(reverse=True)
+        return cls(contacts, ends, topic_ends)
+
+
+def _are_fewer(ends: Sequence[datetime], since: datetime, limit: int) -> bool:
+    """Tell whether fewer than `limit` of these, the last one first, end after a moment."""
+    return limit > 0 and (len(ends) < limit or ends[limit - 1] <= since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,34 +370,40 @@ def _full_cap(
     return _FullCap(cap, reason, text, limit, window, counted, until)
 
 
-def _full_caps(context: Context, rules: Rules, moment: datetime, sent: Sequence[Contact] = ()) -> list[_FullCap]:
+def _full_caps(
+    context: Context, rules: Rules, moment: datetime, counted: Counted, sent: Sequence[Contact] = ()
+) -> list[_FullCap]:
     """Return the caps that can be reached at that moment or later, whatever the channel, with what is `sent` among the contacts."""
     message, found = context.message, list[_FullCap]()
     if message.category != "marketing":
         return found
-    contacts = (*context.customer.contacts, *sent, *context.reserved)
-    marketing = [c for c in contacts if c.category == "marketing"]
     for cap in rules.caps:
-        limit = cap.limit_for(message.priority)
-        if len(marketing) >= limit:
-            since = moment - cap.window  # what ended by then is in no window that holds a later send
-            counted = [[c] for c in marketing if c.end > since and cap.counts(c.channel)]
-            if len(counted) >= limit:
-                text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
-                if limit < cap.limit:
-                    text += f", the last for messages of priority {cap.last_for_priority} or more"
-                found.append(_full_cap(cap, Reason.FREQUENCY_CAP, text, limit, cap.window, counted))
+        limit, since = (
+            cap.limit_for(message.priority),
+            moment - cap.window,
+        )  # what ended by then is in no window that holds a later send
+        if _are_fewer(counted.ends, since, limit - len(sent)):
+            continue
+        contacts = (*counted.contacts, *sent)
+        held = [[c] for c in contacts if c.end > since and c.category == "marketing" and cap.counts(c.channel)]
+        if len(held) >= limit:
+            text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
+            if limit < cap.limit:
+                text += f", the last for messages of priority {cap.last_for_priority} or more"
+            found.append(_full_cap(cap, Reason.FREQUENCY_CAP, text, limit, cap.window, held))
     topic_cap = rules.topic_cap
     if topic_cap is not None and message.topic:
-        cascades: dict[str, list[Contact]] = {}
         since = moment - topic_cap.window
-        for contact in contacts:
+        if _are_fewer(counted.topic_ends, since, topic_cap.limit - len(sent)):
+            return found
+        cascades: dict[str, list[Contact]] = {}
+        for contact in (*counted.contacts, *sent):
             if contact.topic == message.topic and contact.end > since and contact.decision_id != context.decision_id:
                 cascades.setdefault(contact.decision_id, []).append(contact)
         if len(cascades) >= topic_cap.limit:
             text = f"topic {message.topic}: {topic_cap.limit} in {topic_cap.window_hours:g} h"
-            counted = list(cascades.values())
-            found.append(_full_cap(None, Reason.TOPIC_CAP, text, topic_cap.limit, topic_cap.window, counted))
+            of_topic = list(cascades.values())
+            found.append(_full_cap(None, Reason.TOPIC_CAP, text, topic_cap.limit, topic_cap.window, of_topic))
     return found
 
 

@@ -19,15 +19,18 @@ So a dearer channel never has a greater share, wherever it is a later step of ot
 step is paid for certainly, and all others by no more. Its gaps to the best grow, and no other channel's gap says what it may cost.
 """
 
+import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import compiled
 from models.actions import ActionTable
 from models.context import Context
 from models.engagement import Engagement, count_engagement, engagement_rates
@@ -38,6 +41,11 @@ from models.rules import Rules
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 _DAY_BEGINS, _DAY_ENDS = 10, 19
+_FORMAT = 1
+"""Of draw.c's arguments; both files change it together."""
+_SEEDS = 2**64
+"""Those below it draw.c knows."""
+_TRIED = (0, 1, 2**32 - 1, 2**32, 2**63 - 25, 2**64 - 1)
 PER_DECISIONS = 1000
 """Decisions that the exploration budget of the rules is for, and that its cost is told for."""
 
@@ -273,8 +281,29 @@ def expected_loss(worth: FloatArray, probabilities: FloatArray) -> float:
 
 
 def draw(probabilities: FloatArray, seed: int) -> int:
-    """Draw one index with these probabilities from a generator of that seed."""
+    """Draw one index with these probabilities, shape (n,), from a generator of that seed, which is not negative."""
+    library = _kernel()
+    if library is None or not 0 <= seed < _SEEDS:
+        return draw_by_numpy(probabilities, seed)
+    found: int = library.draw(compiled.address(np.ascontiguousarray(probabilities)), len(probabilities), seed)
+    return found if found >= 0 else draw_by_numpy(probabilities, seed)
+
+
+def draw_by_numpy(probabilities: FloatArray, seed: int) -> int:
+    """Do what draw.c does; the reference, and what serves where that was not compiled."""
     return int(pick(probabilities, np.float64(np.random.default_rng(seed).random())))
+
+
+@cache
+def _kernel() -> Any:
+    """Return draw.c's library; None where it was not compiled, or where it does not draw what numpy does."""
+    library = compiled.load("draw", _FORMAT)
+    if library is None:
+        return None
+    library.draw.restype, library.draw.argtypes = ctypes.c_int64, (ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64)
+    library.uniform.restype, library.uniform.argtypes = ctypes.c_double, (ctypes.c_uint64,)
+    is_same = all(library.uniform(seed) == np.random.default_rng(seed).random() for seed in _TRIED)
+    return library if is_same else None
 
 
 def pick(probabilities: FloatArray, uniform: FloatArray | np.float64) -> IntArray:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models import compiled, curves, planner
+from models import compiled, curves, planner, policies
 from models.curves import Curves, curves_of_click, plain_click, plain_curves, plain_lags
 from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades
 from tests.benchmarks.planning import CHANNELS, NOW, PRICES, make_context, make_funnel
@@ -43,7 +43,7 @@ def drawn(hours: int, seed: int) -> tuple[Curves, Prices]:
     return found, Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
 
 
-@pytest.mark.parametrize(("name", "form"), [("walk", 1), ("plan", 4), ("curves", 1)])
+@pytest.mark.parametrize(("name", "form"), [("walk", 1), ("plan", 4), ("curves", 1), ("draw", 1)])
 def test_each_kernel_is_compiled(name: str, form: int) -> None:
     """Tests run with every kernel that has a file."""
     assert compiled.load(name, form) is not None
@@ -222,3 +222,26 @@ def test_a_campaign_is_planned_to_the_bit_and_its_free_sends_on_the_way(
         )
         alone = value_cascades(kept, prices, steps, is_strict=is_strict)
         assert fast.free_most[customer] == alone.value.max(initial=-np.inf)
+
+
+@given(
+    parts=st.lists(st.sampled_from([0.0, 1e-300, 0.1, 0.25, 1.0, 7.0]), min_size=1, max_size=30).filter(any),
+    seed=st.one_of(
+        st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63 - 1, 2**64 - 1, 2**64, 2**90]), st.integers(0, 2**64)
+    ),
+)
+def test_the_compiled_draw_is_that_of_numpy(parts: list[float], seed: int) -> None:
+    """The same seed draws the same action with and without a compiler."""
+    probabilities = np.array(parts) / sum(parts)
+
+    drawn = policies.draw(probabilities, seed)
+
+    assert drawn == policies.draw_by_numpy(probabilities, seed)
+    assert probabilities[drawn] > 0
+
+
+def test_a_generator_that_draws_otherwise_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were numpy to change its generator, or a library not to be of it, numpy would draw."""
+    monkeypatch.setattr(policies, "_TRIED", (policies._SEEDS,))
+
+    assert policies._kernel.__wrapped__() is None

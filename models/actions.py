@@ -76,6 +76,24 @@ class ActionTable:
         curves = None if self.curves is None else self.curves.keep(mask[self.listed.is_send])
         return ActionTable(actions=self.listed.part(mask), curves=curves, **arrays)
 
+    def with_plan(self, plan_micros: FloatArray) -> "ActionTable":
+        """Return the table with these plan values; `dataclasses.replace` takes three times as long."""
+        return ActionTable(
+            actions=self.actions,
+            is_paid=self.is_paid,
+            price_micros=self.price_micros,
+            p_response=self.p_response,
+            p_unsubscribe=self.p_unsubscribe,
+            uplift=self.uplift,
+            incremental_micros=self.incremental_micros,
+            harm_micros=self.harm_micros,
+            net_micros=self.net_micros,
+            plan_micros=plan_micros,
+            deviation_micros=self.deviation_micros,
+            shadow_price=self.shadow_price,
+            curves=self.curves,
+        )
+
 
 _ARRAYS = (
     "is_paid",

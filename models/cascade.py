@@ -95,7 +95,7 @@ def plan(
             before = rules.channels[made[-1].channel]
             earliest = max(not_before, begins[-1] + (least if is_learned else before.wait))
             sent.append(_as_sent(context, made[-1].channel, begins[-1], before.slip))
-            counted = counted or Counted.of(context)
+            counted = counted or Counted.of(context, rules)
             allowed = next_allowed_time(context, rules, channel, earliest, sent, counted)
             if allowed is None or allowed >= context.message.expire_time:
                 sent.pop()

@@ -16,10 +16,10 @@ from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.correction import Forecast
-from models.curves import plain_click, plain_lags
+from models.curves import PlainLags, plain_click, plain_lags
 from models.eligibility import Eligibility, EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.planner import Campaign, CampaignValues, CascadeValues, Prices, value_campaign, value_cascades
-from models.policies import RuleCascade, draw, make_policy
+from models.policies import RuleCascade, draw, explore, make_policy
 from models.rules import Rules
 from models.slate import Action, Actions
 
@@ -154,7 +154,7 @@ def evaluate_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | No
     values = _cascades_each(contexts, rules, tables, None, [_is_free(table) for table in tables])
     for case, (cascades, free_most) in zip(planned, values, strict=True):
         case.cascades, case.free_most = cascades, free_most
-        case.planned = replace(case.planned, plan_micros=_plan_micros(case.planned, cascades))
+        case.planned = case.planned.with_plan(_plan_micros(case.planned, cascades))
     return [_evaluated(one, rules, version) if isinstance(one, _Case) else one for one in results]
 
 
@@ -217,7 +217,7 @@ def _evaluated(case: _Case, rules: Rules, version: str) -> Evaluation:
         if not case.degraded:
             suppressed = tuple(_with_value(s, planned) if s.channel in waiting else s for s in suppressed)
         table = planned.keep(np.array([action.channel not in waiting for action in planned.actions]))
-    probabilities = policy.distribution(table)
+    probabilities, cost = explore(policy, table)
     return Evaluation(
         context=context,
         distribution=Distribution(table=table, probabilities=probabilities),
@@ -227,7 +227,7 @@ def _evaluated(case: _Case, rules: Rules, version: str) -> Evaluation:
         free_most=case.free_most,
         suppressed=suppressed,
         policy=policy.name,
-        exploration_cost_micros=policy.exploration_cost(table, probabilities),
+        exploration_cost_micros=cost,
         bundle_version=version,
         degraded=case.degraded,
     )
@@ -388,38 +388,58 @@ def _plain_cascades(
     is_send = listed.is_send
     is_asked = is_send if among is None else is_send & among
     asked = listed.sends if among is None else listed.part(is_asked)
-    # Chances of all sends serve for some of them where these begin and end with the others: so do cells of plain curves.
-    source = is_send if among is None or _span(asked) == _span(listed.sends) else is_asked
+    places = np.flatnonzero(is_asked)
     margin = np.array([float(context.message.order_margin_micros) for context in contexts])
-    incremental = np.array([table.incremental_micros for table in tables])
-    uplift = incremental[:, source] / np.maximum(margin, 1.0)[:, None]
+    # Chances of all sends serve for some of them where these begin and end with the others: so do cells of plain curves.
+    has_all = among is None or _span(asked) == _span(listed.sends)
+    source = np.flatnonzero(is_send) if has_all else places
+    uplift = np.array([table.incremental_micros for table in tables]).take(source, axis=1)
+    uplift /= np.maximum(margin, 1.0)[:, None]
     click = plain_click(uplift)
-    if source is is_send and among is not None:
+    if has_all and among is not None:
         kept = is_asked[is_send]
         uplift, click = uplift[:, kept], click[:, kept]
-    price = np.array([table.price_micros * (1 + table.shadow_price) for table in tables])
-    waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in asked.names])
-    key = (first.decide_time, first.message.expire_time, *waits.tolist())
-    how = asked.once(key, lambda: plain_lags(first, asked.timed, waits[asked.channel]))
-    free = None
-    if is_free is not None and all(_span(listed.part(is_send & mask)) == _span(asked) for mask in is_free):
-        free = np.ascontiguousarray(np.array(is_free)[:, is_asked])
+    price = np.array([table.shadow_price for table in tables]).take(places, axis=1)
+    price += 1
+    price *= np.array([table.price_micros for table in tables]).take(places, axis=1)
+    told = (rules.channels, rules.cascade)
+    key = (*map(id, told), first.decide_time, first.message.expire_time)
+    _, how, ready = asked.once(
+        key, lambda: (told, *_lags(first, rules, asked))
+    )  # kept, so that no others have their identity
     return value_campaign(
         Campaign(
             how=how,
-            ready=how.ready(_least_wait(rules)),
-            is_paid=tables[0].is_paid[is_asked],
+            ready=ready,
+            is_paid=tables[0].is_paid[places],
             steps=_steps_left(first, rules),
             is_strict=free_first(first, rules) == "strict",
             click=click,
             uplift=uplift,
-            p_unsubscribe=np.array([table.p_unsubscribe for table in tables])[:, is_asked],
-            price=price[:, is_asked],
+            p_unsubscribe=np.array([table.p_unsubscribe for table in tables]).take(places, axis=1),
+            price=price,
             margin=margin,
             harm_micros=rules.harm.unsubscribe,
-            is_free=free,
+            is_free=None if is_free is None else _free_sends(is_free, listed, asked),
         )
     )
+
+
+def _lags(context: Context, rules: Rules, sends: Actions) -> tuple[PlainLags, NDArray[np.intp]]:
+    """Return when sends begin and how their reactions come, and from which cell another may follow each."""
+    waits = np.array([rules.channels[name].wait / timedelta(hours=1) for name in sends.names])
+    how = plain_lags(context, sends.timed, waits[sends.channel])
+    return how, how.ready(_least_wait(rules))
+
+
+def _free_sends(is_free: Sequence[NDArray[np.bool_]], listed: Actions, asked: Actions) -> NDArray[np.bool_] | None:
+    """Return which of the sends are free for each customer, shape (k, m); None where for one of them these begin or end otherwise, so that their cells would be others."""
+    free = np.array(is_free)
+    free &= listed.is_send
+    parts = {mask.tobytes(): mask for mask in free}.values()
+    if any(_span(listed.part(mask)) != _span(asked) for mask in parts):
+        return None
+    return free.take(np.flatnonzero(listed.is_send), axis=1)
 
 
 def _least_wait(rules: Rules) -> int:

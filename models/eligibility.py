@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from models import local_time
@@ -116,8 +117,7 @@ class _These:
 def find_eligible(context: Context, rules: Rules) -> Eligibility:
     """Sort the channels of a request into eligible and suppressed ones."""
     asked = _Asked.of(context)
-    counted = Counted.of(context)
-    caps = [full for full in _full_caps(context, rules, asked.start, counted) if full.full_until > asked.start]
+    caps = [full for full in _full_caps(context, rules, asked.start) if full.full_until > asked.start]
     return _sort_channels(asked, rules, caps) if caps else _sort_uncapped(asked, _These(rules))
 
 
@@ -313,9 +313,32 @@ def next_allowed_time(
 
     Caps count what is `sent` as if it were among the customer's contacts, which are `counted` where that was done before.
     """
-    caps = _full_caps(context, rules, moment, counted or Counted.of(context), sent)
-    zone, category = context.customer.time_zone, context.message.category
-    return _Limits.of(zone, category, context.decide_time, rules, channel, caps).next_allowed(moment)[0]
+    where, slip = local_time.zone(context.customer.time_zone), rules.channels[channel].slip
+    quiet = rules.quiet_hours_of(channel) if context.message.category != "transactional" else None
+    held = _held(context, rules, moment, counted or Counted.of(context, rules), sent)
+    caps = [of_cap for of_cap in held if of_cap.cap is None or of_cap.cap.counts(channel)]
+    while True:
+        later: datetime | None = moment if quiet is None else local_time.next_loud(moment, where, quiet)
+        if later == moment:
+            for of_cap in caps:
+                later = _next_under_cap(moment, slip, of_cap.limit, of_cap.window, of_cap.groups)
+                if later != moment:
+                    break
+            else:
+                return moment
+        if later is None:
+            return None
+        moment = later
+
+
+class _Held(NamedTuple):
+    """A cap, and messages that count towards it, those of one group once, as many as can fill it."""
+
+    cap: Cap | None
+    """None of the topic's cap."""
+    limit: int
+    window: timedelta
+    groups: list[list[Contact]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,19 +350,23 @@ class Counted:
     """Of those in the marketing category."""
     topic_ends: list[datetime]
     """Of other decisions' contacts with the message's topic."""
+    caps: list[tuple[Cap, int, timedelta]]
+    """With their limits for the message, and their windows."""
 
     @classmethod
-    def of(cls, context: Context) -> "Counted":
+    def of(cls, context: Context, rules: Rules) -> "Counted":
         """Count what a customer got or will get; nothing where the message is none that caps hold back."""
         message = context.message
         if message.category != "marketing":
-            return cls((), [], [])
+            return cls((), [], [], [])
         contacts, topic, own = (*context.customer.contacts, *context.reserved), message.topic, context.decision_id
         ends = [c.end for c in contacts if c.category == "marketing"]
         ends.sort(reverse=True)
         topic_ends = [c.end for c in contacts if c.topic == topic and c.decision_id != own] if topic else []
         topic_ends.sort(reverse=True)
-        return cls(contacts, ends, topic_ends)
+        return cls(
+            contacts, ends, topic_ends, [(cap, cap.limit_for(message.priority), cap.window) for cap in rules.caps]
+        )
 
 
 def _are_fewer(ends: Sequence[datetime], since: datetime, limit: int) -> bool:
@@ -365,32 +392,41 @@ class _FullCap:
 def _full_cap(
     cap: Cap | None, reason: Reason, text: str, limit: int, window: timedelta, counted: list[list[Contact]]
 ) -> _FullCap:
-    ends = sorted((max(c.end for c in group) for group in counted), reverse=True)
+    ends = [group[0].end if len(group) == 1 else max(c.end for c in group) for group in counted]
+    ends.sort(reverse=True)
     until = ends[limit - 1] + window if limit else datetime.max.replace(tzinfo=UTC)
     return _FullCap(cap, reason, text, limit, window, counted, until)
 
 
-def _full_caps(
-    context: Context, rules: Rules, moment: datetime, counted: Counted, sent: Sequence[Contact] = ()
-) -> list[_FullCap]:
+def _full_caps(context: Context, rules: Rules, moment: datetime) -> list[_FullCap]:
+    """Return the caps that can be reached at that moment or later, whatever the channel."""
+    found = []
+    for cap, limit, window, groups in _held(context, rules, moment, Counted.of(context, rules), ()):
+        if cap is None:
+            hours = rules.topic_cap.window_hours if rules.topic_cap is not None else 0.0
+            text = f"topic {context.message.topic}: {limit} in {hours:g} h"
+            found.append(_full_cap(None, Reason.TOPIC_CAP, text, limit, window, groups))
+            continue
+        text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
+        if limit < cap.limit:
+            text += f", the last for messages of priority {cap.last_for_priority} or more"
+        found.append(_full_cap(cap, Reason.FREQUENCY_CAP, text, limit, window, groups))
+    return found
+
+
+def _held(context: Context, rules: Rules, moment: datetime, counted: Counted, sent: Sequence[Contact]) -> list[_Held]:
     """Return the caps that can be reached at that moment or later, whatever the channel, with what is `sent` among the contacts."""
-    message, found = context.message, list[_FullCap]()
+    message, found = context.message, list[_Held]()
     if message.category != "marketing":
         return found
-    for cap in rules.caps:
-        limit, since = (
-            cap.limit_for(message.priority),
-            moment - cap.window,
-        )  # what ended by then is in no window that holds a later send
+    for cap, limit, window in counted.caps:
+        since = moment - window  # what ended by then is in no window that holds a later send
         if _are_fewer(counted.ends, since, limit - len(sent)):
             continue
         contacts = (*counted.contacts, *sent)
-        held = [[c] for c in contacts if c.end > since and c.category == "marketing" and cap.counts(c.channel)]
-        if len(held) >= limit:
-            text = f"cap {cap.name}: {cap.limit} in {cap.window_hours:g} h"
-            if limit < cap.limit:
-                text += f", the last for messages of priority {cap.last_for_priority} or more"
-            found.append(_full_cap(cap, Reason.FREQUENCY_CAP, text, limit, cap.window, held))
+        groups = [[c] for c in contacts if c.end > since and c.category == "marketing" and cap.counts(c.channel)]
+        if len(groups) >= limit:
+            found.append(_Held(cap, limit, window, groups))
     topic_cap = rules.topic_cap
     if topic_cap is not None and message.topic:
         since = moment - topic_cap.window
@@ -401,9 +437,7 @@ def _full_caps(
             if contact.topic == message.topic and contact.end > since and contact.decision_id != context.decision_id:
                 cascades.setdefault(contact.decision_id, []).append(contact)
         if len(cascades) >= topic_cap.limit:
-            text = f"topic {message.topic}: {topic_cap.limit} in {topic_cap.window_hours:g} h"
-            of_topic = list(cascades.values())
-            found.append(_full_cap(None, Reason.TOPIC_CAP, text, topic_cap.limit, topic_cap.window, of_topic))
+            found.append(_Held(None, topic_cap.limit, topic_cap.window, list(cascades.values())))
     return found
 
 
@@ -523,10 +557,11 @@ def _full_until(
     if len(near) < limit:
         return None
     found: list[datetime] = []
-    for begin in {last, *(min(c.end, last) for group in near for c in group)}:
+    for begin in {last, *[min(c.end, last) for group in near for c in group]}:
         beyond = begin + window
         held = [[c.end for c in group if c.start < beyond and begin <= c.end] for group in near]
-        ends = sorted((max(ends) for ends in held if ends), reverse=True)
+        ends = [max(ends) for ends in held if ends]
         if len(ends) >= limit:
+            ends.sort(reverse=True)
             found.append(ends[limit - 1] + window)
     return max(found, default=None)

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -325,22 +326,29 @@ class Encoder:
         row = [self._code(index, values.get(column.name)) for index, column in enumerate(self.columns)]
         return np.array(row, dtype=np.float64)
 
-    def encode_actions(self, context: Context, actions: Sequence[Action], into: FloatArray | None = None) -> FloatArray:
-        """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it.
+    def encode_actions(self, context: Context, actions: Sequence[Action]) -> FloatArray:
+        """Encode all actions of one context, shape (n_actions, n_columns); each feature is worked out once for all that share it."""
+        found: FloatArray = self.encode_each([context], actions)[0]
+        return found
 
-        They are written `into` a matrix of that shape where there is one.
-        """
-        listed = Actions.of(actions)
-        facts = Facts.of(context)
-        matrix = np.empty((len(listed), len(self.columns))) if into is None else into
-        matrix[:] = self._context_row(facts)
+    def encode_each(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
+        """Encode the same actions of several contexts, shape (k, n_actions, n_columns)."""
+        listed, facts = Actions.of(actions), [Facts.of(context) for context in contexts]
+        found = np.empty((len(facts), len(listed), len(self.columns)))
+        found[:] = np.array([self._context_row(of_one) for of_one in facts]).reshape(len(facts), 1, -1)
         if self._channel_places:
-            block = np.array([self._of_firsts(facts, listed, *of_one) for of_one in self._of_channel], dtype=np.float64)
-            matrix[:, self._channel_columns] = block.take(listed.kinds[1], axis=1).T  # None is NaN by now
+            rows = [[self._of_firsts(of_one, listed, *column) for column in self._of_channel] for of_one in facts]
+            block = np.array(rows, dtype=np.float64).take(listed.kinds[1], axis=2)  # None is NaN by now
+            found[:, :, self._channel_columns] = block.transpose(0, 2, 1)
         if self._time_places:
-            clock = Clock.of(context)
-            matrix[:, self._time_columns] = listed.once((self, clock), lambda: self._of_times(listed, clock))
-        return matrix
+            clocks = [Clock.of(context) for context in contexts]
+            of_times = [listed.once((self, clock), partial(self._of_times, listed, clock)) for clock in clocks]
+            if len(set(clocks)) == 1:
+                found[:, :, self._time_columns] = of_times[0]
+            else:
+                for matrix, of_one in zip(found, of_times, strict=True):
+                    matrix[:, self._time_columns] = of_one
+        return found
 
     def _of_firsts(
         self,
@@ -366,13 +374,6 @@ class Encoder:
             for moment in moments
         ]
         return np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
-
-    def encode_each(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
-        """Encode the same actions of several contexts, shape (k, n_actions, n_columns)."""
-        found = np.empty((len(contexts), len(actions), len(self.columns)))
-        for context, matrix in zip(contexts, found, strict=True):
-            self.encode_actions(context, actions, matrix)
-        return found
 
     def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
         """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""

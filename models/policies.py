@@ -79,7 +79,11 @@ class Greedy:
     name: str = "greedy"
 
     def distribution(self, table: ActionTable) -> FloatArray:
-        return _best(_worth(table, self.caution))
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def by_worth(self, _table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for."""
+        return _best(worth)
 
     def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
         return expected_loss(_worth(table, self.caution), probabilities)
@@ -100,7 +104,10 @@ class GreedyFloor:
     name: str = "greedy_floor"
 
     def distribution(self, table: ActionTable) -> FloatArray:
-        worth = _worth(table, self.caution)
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for."""
         chances = _floored(_best(worth), self.floor, self.limit)
         return _within(chances, worth, _channels(table), self.budget_micros)
 
@@ -122,7 +129,10 @@ class EpsilonGreedy:
     name: str = "epsilon_greedy"
 
     def distribution(self, table: ActionTable) -> FloatArray:
-        worth = _worth(table, self.caution)
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for."""
         channel = _channels(table)
         slots = np.bincount(channel)
         even = 1.0 / (len(slots) * slots[channel])
@@ -152,11 +162,14 @@ class Thompson:
     name: str = "thompson"
 
     def distribution(self, table: ActionTable) -> FloatArray:
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for."""
         from models.best_of import (
             best_of,
         )  # scipy.special is 28 MB: who does not choose by chance of being best goes without
 
-        worth = _worth(table, self.caution)
         channel = _channels(table)
         stands = worth == _greatest(worth, channel)[channel]
         deviation = np.where(stands, table.deviation_micros, -inf)
@@ -196,7 +209,11 @@ class InverseGap:
     name: str = "inverse_gap"
 
     def distribution(self, table: ActionTable) -> FloatArray:
-        worth, channel = _worth(table, self.caution), _channels(table)
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for."""
+        channel = _channels(table)
         best = _greatest(worth, channel)
         between = _inverse_gap(best, np.zeros(len(best), dtype=np.intp), self.budget_micros / 2)
         return np.asarray(between[channel] * _inverse_gap(worth, channel, self.budget_micros / 2))
@@ -273,6 +290,16 @@ def make_policy(rules: Rules, context: Context) -> Policy:
             customer = context.customer
             counts = count_engagement(customer.contacts, context.decide_time)
             return MostEngaged(counts, rules.cascade.order, customer.time_zone)
+
+
+def explore(policy: Policy, table: ActionTable) -> tuple[FloatArray, float]:
+    """Return a policy's distribution, and what exploring with it is expected to cost; what actions count for is worked out once."""
+    if isinstance(policy, Greedy | GreedyFloor | EpsilonGreedy | Thompson | InverseGap):
+        worth = _worth(table, policy.caution)
+        probabilities = policy.by_worth(table, worth)
+        return probabilities, expected_loss(worth, probabilities)
+    probabilities = policy.distribution(table)
+    return probabilities, policy.exploration_cost(table, probabilities)
 
 
 def expected_loss(worth: FloatArray, probabilities: FloatArray) -> float:

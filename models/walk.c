@@ -1,12 +1,14 @@
 /* Raw scores of rows that share most features, from the tables of models/walk.py, which says how and why.
 
-   A column of which all rows have the same value is looked up once for all of them; what differs from row to row is looked up for each row. Scores are added
-   up tree by tree from 0, as LightGBM adds them. Nothing is kept between calls, so any number of threads may call at a time. */
+   A column of which all rows have the same value is looked up once for all of them. Of the others those that change seldom from row to row, as features of
+   the channel do, are looked up where one of them changes, and the rest for each row. Scores are added up tree by tree from 0, as LightGBM adds them. Nothing
+   is kept between calls, so any number of threads may call at a time. */
 
 #include <stdint.h>
 #include <string.h>
 
-enum { MOST_COLUMNS = 4096, TOGETHER = 4 };
+enum { MOST_COLUMNS = 4096, TOGETHER = 4, SELDOM = 4 };
+#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     int64_t columns;            /* that any split asks */
@@ -39,25 +41,30 @@ static int64_t place(const Model *m, int64_t i, double x) {
     return begin + 2 + (low - first);
 }
 
+/* Whether a column of a row is the same, to the bit, as that of the row before. */
+INLINE int is_kept(const double *x, int64_t width) { return memcmp(x, x - width, sizeof *x) == 0; }
+
 #define WALK(NAME, SET, FIRST)                                                                                        \
-    static void NAME(const Model *m, const double *matrix, int64_t rows, int64_t width, double *score, SET *sets) {   \
+    INLINE void NAME(const Model *m, const double *matrix, int64_t rows, int64_t width, double *score, SET *sets) {   \
         const SET *table = m->table;                                                                                  \
         const int64_t trees = m->trees;                                                                               \
-        int32_t own[MOST_COLUMNS];                                                                                    \
+        int32_t own[MOST_COLUMNS]; /* columns that change: the first of them seldom, the last of them often */        \
         int64_t at[MOST_COLUMNS];                                                                                     \
-        int64_t owns = 0;                                                                                             \
-        SET *base = sets + TOGETHER * trees;                                                                          \
+        int64_t seldom = 0, often = MOST_COLUMNS;                                                                     \
+        SET *base = sets + TOGETHER * trees, *near = base + trees;                                                    \
         memset(base, 0xff, sizeof(SET) * trees);                                                                      \
         for (int64_t i = 0; i < m->columns; i++) {                                                                    \
             const double *x = matrix + m->column[i];                                                                  \
-            int64_t r = 1;                                                                                            \
-            while (r < rows && memcmp(x + r * width, x, sizeof *x) == 0) r++;                                         \
-            at[owns] = place(m, i, *x);                                                                               \
-            if (r < rows) {                                                                                           \
-                own[owns++] = (int32_t)i;                                                                             \
+            int64_t changes = 0;                                                                                      \
+            for (int64_t r = 1; r < rows && changes * SELDOM <= rows; r++) changes += !is_kept(x + r * width, width); \
+            const int64_t where = place(m, i, *x);                                                                    \
+            if (changes > 0) {                                                                                        \
+                const int64_t j = changes * SELDOM <= rows ? seldom++ : --often;                                      \
+                own[j] = (int32_t)i;                                                                                  \
+                at[j] = where;                                                                                        \
                 continue;                                                                                             \
             }                                                                                                         \
-            const SET *row = table + at[owns] * trees;                                                                \
+            const SET *row = table + where * trees;                                                                   \
             for (int64_t t = 0; t < trees; t++) base[t] &= row[t];                                                    \
         }                                                                                                             \
         for (int64_t first = 0; first < rows; first += TOGETHER) {                                                    \
@@ -65,14 +72,30 @@ static int64_t place(const Model *m, int64_t i, double x) {
             for (int64_t k = 0; k < some; k++) {                                                                      \
                 const double *x = matrix + (first + k) * width;                                                       \
                 SET *left = sets + k * trees;                                                                         \
-                memcpy(left, base, sizeof(SET) * trees);                                                              \
-                for (int64_t j = 0; j < owns; j++) {                                                                  \
-                    int32_t column = m->column[own[j]];                                                               \
-                    if (first + k > 0 && memcmp(x + column, x + column - width, sizeof *x) != 0)                      \
-                        at[j] = place(m, own[j], x[column]);                                                          \
-                    const SET *row = table + at[j] * trees;                                                           \
-                    for (int64_t t = 0; t < trees; t++) left[t] &= row[t];                                            \
+                int is_new = first + k == 0;                                                                          \
+                for (int64_t j = 0; j < seldom && first + k > 0; j++) {                                               \
+                    const double *here = x + m->column[own[j]];                                                       \
+                    if (is_kept(here, width)) continue;                                                               \
+                    at[j] = place(m, own[j], *here);                                                                  \
+                    is_new = 1;                                                                                       \
                 }                                                                                                     \
+                if (is_new) {                                                                                         \
+                    memcpy(near, base, sizeof(SET) * trees);                                                          \
+                    for (int64_t j = 0; j < seldom; j++) {                                                            \
+                        const SET *row = table + at[j] * trees;                                                       \
+                        for (int64_t t = 0; t < trees; t++) near[t] &= row[t];                                        \
+                    }                                                                                                 \
+                }                                                                                                     \
+                for (int64_t j = often; j < MOST_COLUMNS; j++) {                                                      \
+                    const double *here = x + m->column[own[j]];                                                       \
+                    if (first + k > 0 && !is_kept(here, width)) at[j] = place(m, own[j], *here);                      \
+                    const SET *row = table + at[j] * trees;                                                           \
+                    if (j == often)                                                                                   \
+                        for (int64_t t = 0; t < trees; t++) left[t] = near[t] & row[t];                               \
+                    else                                                                                              \
+                        for (int64_t t = 0; t < trees; t++) left[t] &= row[t];                                        \
+                }                                                                                                     \
+                if (often == MOST_COLUMNS) memcpy(left, near, sizeof(SET) * trees);                                   \
             }                                                                                                         \
             for (int64_t k = some; k < TOGETHER; k++) memcpy(sets + k * trees, sets, sizeof(SET) * trees);            \
             double a = 0, b = 0, c = 0, d = 0;                                                                        \
@@ -91,9 +114,9 @@ static int64_t place(const Model *m, int64_t i, double x) {
 WALK(walk_narrow, uint32_t, __builtin_ctz)
 WALK(walk_wide, uint64_t, __builtin_ctzll)
 
-int walk_format(void) { return 1; }
+int walk_format(void) { return 2; }
 
-/* `sets` has room for 5 sets of each tree. */
+/* `sets` has room for 6 sets of each tree. */
 void walk(const Model *m, const double *matrix, int64_t rows, int64_t width, double *score, void *sets, int is_wide) {
     if (is_wide) walk_wide(m, matrix, rows, width, score, sets);
     else walk_narrow(m, matrix, rows, width, score, sets);

@@ -29,10 +29,10 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 MOST_LEAVES = 64
 MOST_BYTES = 16_000_000
-_FORMAT = 1
+_FORMAT = 2
 """Of walk.c's arguments; both files change it together."""
 _MOST_COLUMNS = 4096
-_TRIED = 256
+_TRIED, _SELDOM = 256, 16
 _ODD = np.array([np.nan, 0.0, -0.0, 1e-36, -1e-36, 1e-34, 0.5, -0.5, 2.7, 1e300, -1e300, np.inf, -np.inf])
 """Values tried in every column."""
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
@@ -135,7 +135,7 @@ class Walk:
         for column, begin in zip(asked, begins, strict=False):
             column.fill(trees, table[begin : begin + column.rows])
         self._dtype = trees.dtype
-        self._room = 5 * len(trees.sizes)
+        self._room = 6 * len(trees.sizes)
         self._arrays: dict[str, NDArray[Any]] = {
             "column": columns.astype(np.int32),
             "begin": begins,
@@ -168,8 +168,15 @@ class Walk:
             codes = np.arange(-1.0, max(int(self._arrays["categories"][place]), 0) + 2)
             values = np.concatenate([at, np.nextafter(at, np.inf), np.nextafter(at, -np.inf), codes, _ODD])
             rows[:, column] = random.choice(values, count)
-        half = count // 2  # rows that share columns and rows that do not are scored by different parts of the code
-        rows[half:, : columns // 2] = rows[half, : columns // 2]
+        half, some = (
+            count // 2,
+            columns // 2,
+        )  # rows that share columns and rows that do not are scored by different parts of the code
+        rows[half:, :some] = rows[half, :some]
+        kept = (
+            half + np.arange(count - half) // _SELDOM * _SELDOM
+        )  # some columns change seldom, as those of a channel do
+        rows[half:, some : some + some // 2] = rows[kept, some : some + some // 2]
         return rows
 
 

@@ -255,6 +255,20 @@ def test_actions_are_encoded_as_their_values_are(
         assert row.tobytes() == expected.tobytes()
 
 
+@given(contexts=st.lists(some_contexts(), min_size=1, max_size=4), columns=some_columns(), actions=some_actions())
+def test_customers_are_encoded_together_as_each_alone(
+    contexts: list[Context], columns: tuple[Column, ...], actions: list[Action]
+) -> None:
+    """Whether they live in one zone or in several, the same actions get for each customer what they would get alone."""
+    encoder = Encoder(columns)
+
+    matrices = encoder.encode_each(contexts, actions)
+
+    assert len(matrices) == len(contexts)
+    for matrix, context in zip(matrices, contexts, strict=True):
+        assert matrix.tobytes() == encoder.encode_actions(context, actions).tobytes()
+
+
 @given(context=some_contexts(), actions=some_actions())
 def test_features_have_the_kind_that_is_declared(context: Context, actions: list[Action]) -> None:
     """A built-in number is a finite number and a category is text."""

@@ -88,6 +88,21 @@ def test_rows_that_share_most_columns_score_as_if_alone(name: str, count: int) -
     assert booster.raw_scores(rows).tobytes() == alone.tobytes()
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("seldom", [[], [CATEGORY], [CATEGORY, 3], [CATEGORY, WIDE_CATEGORY, 2, 3, 4, 5]])
+def test_rows_of_which_some_columns_change_seldom_score_as_if_alone(name: str, seldom: list[int]) -> None:
+    """Columns that stay as they are for a stretch of rows, as those of a channel do, change nothing, nor does that others change all the time."""
+    booster = Booster(MODELS[name])
+    rows = np.repeat(drawn(5, 1), 41, axis=0)
+    rows[:, 4] = drawn(6, 41)[:, 4]
+    rows[:, seldom] = np.repeat(drawn(7, 5), [3, 11, 1, 20, 6], axis=0)[:, seldom]
+
+    alone = np.concatenate([booster.by_lightgbm(rows[i : i + 1]) for i in range(41)])
+
+    assert booster.why_slow in ("", NOT_BUILT)
+    assert booster.raw_scores(rows).tobytes() == alone.tobytes()
+
+
 @given(
     name=st.sampled_from(sorted(MODELS)),
     values=st.lists(

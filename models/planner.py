@@ -45,7 +45,7 @@ PAIRS = 2
 _NEVER = -np.inf
 _FORMAT = 4
 """Of plan.c's arguments; both files change it together."""
-_MOST_PAIRS, _MOST_NODES = 8, 15
+_MOST_PAIRS, _MOST_NODES, _MOST_PLAIN_NODES = 8, 15, 3
 """That plan.c has room for."""
 _NEAR = 1e-9
 """Sums of the same in another order differ by less than this part of what is added up."""
@@ -238,7 +238,7 @@ class _Plain(ctypes.Structure):
 def value_campaign(campaign: Campaign) -> CampaignValues:
     """Value every send of each customer; what `value_cascades` finds of their curves one by one, and how it is done where plan.c was not compiled."""
     library = _kernel()
-    if library is not None and len(campaign.is_paid):
+    if library is not None and len(campaign.is_paid) and campaign.click.shape[2] <= _MOST_PLAIN_NODES:
         return _campaign_by_kernel(library, campaign)
     found = []
     for i, margin in enumerate(campaign.margin.tolist()):

@@ -118,7 +118,7 @@ class Decisions:
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         # Threads that compute at the same time take turns at the interpreter's lock after every product of matrices, which costs more than waiting for each other.
         self._deciding = threading.Lock()
-        self._rounds = Rounds(self.choose_in_turn, _READ_TOGETHER)
+        self._rounds = Rounds(self._choose_round, _READ_TOGETHER)
         self._count = 0
         self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
@@ -181,6 +181,12 @@ class Decisions:
             self._choose_groups(requests, turns[turn], answers)
         return [answers[place] for place in range(len(requests))]
 
+    def _choose_round(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+        """Decide requests of callers who know nothing of each other, in any order, and answer them in theirs; no two LIVE ones of a person see the same history."""
+        answers: dict[int, Answer | ChannelChoiceError] = {}
+        self._choose_groups(requests, [[place] for place in range(len(requests))], answers)
+        return [answers[place] for place in range(len(requests))]
+
     def _choose_groups(
         self,
         requests: Sequence[ChooseRequest],
@@ -220,11 +226,13 @@ class Decisions:
     def _choose_each(self, groups: Sequence[Sequence[ChooseRequest]]) -> list[list[Answer | ChannelChoiceError] | None]:
         """Decide requests of several people, those of each of one mode and together, at one moment; what all need is read at once, and shares commits.
 
-        None stands for those to be decided by themselves: their identities lead to several persons, somebody changed them meanwhile, or money is short.
+        None stands for those to be decided by themselves: their identities lead to several persons, or to one of whom another LIVE group is; somebody
+        changed them meanwhile; or money is short.
         """
         hashes = [[self._customers.hashes(request.person) for request in of_one] for of_one in groups]
         everyone = [tuple(dict.fromkeys(h for of_request in of_one for h in of_request)) for of_one in hashes]
-        with self._customers.hold_each(everyone) as people:
+        with self._customers.hold_each(everyone) as held:
+            people = _booked_once(groups, held)
             rows = self._store.read(
                 lambda reader: [[reader.find_request(request.request_id) for request in of_one] for of_one in groups]
             )
@@ -614,6 +622,19 @@ class Decisions:
             missing=self._variants.missing,
         )
         return assignments(self._rules, customer.key, message, customer.country, now, known)
+
+
+def _booked_once(
+    groups: Sequence[Sequence[ChooseRequest]], held: Sequence[Resolved | None]
+) -> list[Resolved | None]:
+    """Return who is held for each group, None for a LIVE one of somebody of whom a LIVE one comes before: it would not see what that one books."""
+    found, booked = list[Resolved | None](), set[str]()
+    for requests, person in zip(groups, held, strict=True):
+        if person is not None and requests[0].mode is Mode.LIVE:
+            person = None if person.key in booked else person
+            booked.update([] if person is None else [person.key])
+        found.append(person)
+    return found
 
 
 def _alone(requests: Sequence[ChooseRequest], mode: Mode) -> list[list[int]]:

@@ -38,7 +38,8 @@ _CASES = {
     "DRY_RUN BASIC": (DECISION_MODE_DRY_RUN, DECISION_VIEW_BASIC),
     "LIVE BASIC": (DECISION_MODE_LIVE, DECISION_VIEW_BASIC),
 }
-_BATCH, _LIVE_BATCH = f"batch of {_CUSTOMERS}", f"LIVE batch of {_CUSTOMERS}"
+_BATCHES = {f"batch of {size}": size for size in (4, 16, _CUSTOMERS)}
+_LIVE_BATCH = f"LIVE batch of {_CUSTOMERS}"
 
 
 class _Server:
@@ -90,11 +91,12 @@ def run(world: World, calls: int) -> dict[str, tuple[float, str]]:
         for name in ("DRY_RUN FULL", "DRY_RUN BASIC"):
             found[name] = _measure(one, _requests(world, name, name, calls), 1)
         alone = [ChooseChannelRequest.FromString(r) for r in _requests(world, "batch", "DRY_RUN BASIC", calls)]
-        batches = [
-            BatchChooseChannelRequest(requests=alone[first : first + _CUSTOMERS]).SerializeToString()
-            for first in range(0, calls, _CUSTOMERS)
-        ]
-        found[_BATCH] = _measure(batch, batches, calls / len(batches))
+        for name, size in _BATCHES.items():
+            batches = [
+                BatchChooseChannelRequest(requests=alone[first : first + size]).SerializeToString()
+                for first in range(0, calls, size)
+            ]
+            found[name] = _measure(batch, batches, calls / len(batches))
         found["LIVE BASIC"] = _measure(one, _requests(world, "live", "LIVE BASIC", _CUSTOMERS), 1)  # moves the clock
         later = [
             make_request(world, n, HISTORY + 2, f"later-{n}", mode=DECISION_MODE_LIVE, view=DECISION_VIEW_BASIC)
@@ -160,7 +162,7 @@ def main() -> int:
             rounds = [
                 [in_checkout(__file__, it, world, options.calls) for it in checkouts] for _ in range(options.rounds)
             ]
-            for name in (*_CASES, _BATCH, _LIVE_BATCH):
+            for name in (*_CASES, *_BATCHES, _LIVE_BATCH):
                 before, after = (statistics.median(pair[side][name][0] for pair in rounds) for side in (0, 1))
                 same = all(pair[0][name][1] == pair[1][name][1] for pair in rounds)
                 is_same &= same

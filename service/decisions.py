@@ -624,9 +624,7 @@ class Decisions:
         return assignments(self._rules, customer.key, message, customer.country, now, known)
 
 
-def _booked_once(
-    groups: Sequence[Sequence[ChooseRequest]], held: Sequence[Resolved | None]
-) -> list[Resolved | None]:
+def _booked_once(groups: Sequence[Sequence[ChooseRequest]], held: Sequence[Resolved | None]) -> list[Resolved | None]:
     """Return who is held for each group, None for a LIVE one of somebody of whom a LIVE one comes before: it would not see what that one books."""
     found, booked = list[Resolved | None](), set[str]()
     for requests, person in zip(groups, held, strict=True):

@@ -24,6 +24,8 @@ from training.targets import Target
 
 CANDIDATE, CURRENT = "candidate", "champion"
 _SCORED, _CALIBRATED = 200, 5000
+_HALF_AN_EVENT = 0.5
+"""What unsubscribes are taken to be at least: where nobody left, a log of its length says no more of a rate than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,11 +188,11 @@ def _check_value(mine: Verdict, theirs: Verdict | None, bounds: Bounds) -> Check
 
 def _check_unsubscribes(mine: Verdict, theirs: Verdict | None, log: Log, bounds: Bounds) -> Check:
     name = "unsubscribes"
-    logged = float(log.data.unsubscribed.mean())
+    least = _HALF_AN_EVENT / (len(log.data.unsubscribed) + 1)
     if theirs is not None and theirs.increment is not None:
-        base, whose = max(theirs.increment.unsubscribes.value, 0.0), "the champion's"
+        base, whose = max(theirs.increment.unsubscribes.value, least), "the champion's"
     else:
-        base, whose = logged, "the log's"
+        base, whose = max(float(log.data.unsubscribed.mean()), least), "the log's"
     bound = f"at most {bounds.unsubscribe_ratio:g} x {whose} {1000 * base:.2f}"
     if mine.increment is None:
         return Check(name=name, figure=NOT_ENOUGH, bound=bound, is_passed=False, value=float("nan"))

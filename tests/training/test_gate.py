@@ -127,6 +127,22 @@ def test_unsubscribes_are_held_to_the_champions(rate: float, passes: bool, rando
     assert f"{1000 * rate:.2f} per 1000" in check.figure
 
 
+@pytest.mark.parametrize("has_champion", [False, True])
+@pytest.mark.parametrize(("events", "passes"), [(0.0, True), (0.4, True), (2.0, False)])
+def test_where_nobody_left_less_than_one_is_no_harm(
+    events: float, passes: bool, has_champion: bool, random_log: str
+) -> None:
+    """A log without unsubscribes is no reason to refuse who is estimated to cause a part of one in as many messages, but two are."""
+    log = read_log(random_log, WINDOW)
+    log = replace(log, data=replace(log.data, unsubscribed=np.zeros(len(log.data))))
+    mine = verdict(9.0, unsubscribes=events / len(log.data))
+    assert mine.increment is not None
+    mine = replace(mine, increment=replace(mine.increment, unsubscribes=estimate(events / len(log.data), 0.0)))
+    check = gate._check_unsubscribes(mine, verdict(8.0, unsubscribes=0.0) if has_champion else None, log, Bounds())
+
+    assert check.is_passed is passes
+
+
 @pytest.mark.parametrize(
     ("unseen", "has_champion", "passes"), [(1999, True, False), (2000, True, True), (0, False, True)]
 )

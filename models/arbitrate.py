@@ -231,19 +231,7 @@ def _booking(decision: Decision) -> list[Contact]:
     context, choice = decision.context, decision.choice
     if choice.slot is None or choice.action is None or context.mode is not Mode.LIVE:
         return []
-    return [_contact(context, choice.action.channel, choice.slot.start, choice.slot.end)]
-
-
-def _contact(context: Context, channel: str, start: datetime, end: datetime) -> Contact:
-    message = context.message
-    return Contact(
-        decision_id=context.decision_id,
-        channel=channel,
-        topic=message.topic,
-        category=message.category,
-        start=start,
-        end=end,
-    )
+    return [context.contact(choice.action.channel, choice.slot.start, choice.slot.end)]
 
 
 def offered_sends(found: Evaluation | Decision, rules: Rules) -> tuple[Send, ...]:
@@ -265,7 +253,7 @@ def offered_sends(found: Evaluation | Decision, rules: Rules) -> tuple[Send, ...
     for action, value in zip(table.actions, worth, strict=True):
         slot = slot_of(found.eligible, action)
         if slot is not None and value > 0:
-            contact = _contact(context, action.channel, slot.start, slot.end)
+            contact = context.contact(action.channel, slot.start, slot.end)
             last = slot.start + rules.channels[action.channel].slip
             sends.append(Send(contact=contact, last=last, worth=float(value)))
     return tuple(sends)

@@ -94,7 +94,7 @@ def plan(
         if made:
             before = rules.channels[made[-1].channel]
             earliest = max(not_before, begins[-1] + (least if is_learned else before.wait))
-            sent.append(_as_sent(context, made[-1].channel, begins[-1], before.slip))
+            sent.append(context.contact(made[-1].channel, begins[-1], begins[-1] + before.slip))
             counted = counted or Counted.of(context, rules)
             allowed = next_allowed_time(context, rules, channel, earliest, sent, counted)
             if allowed is None or allowed >= context.message.expire_time:
@@ -128,30 +128,9 @@ def sends_by_order(table: ActionTable, first: Action, order: Sequence[str]) -> t
     return (first, *(earliest[channel] for channel in order if channel in earliest))
 
 
-def _as_sent(context: Context, channel: str, start: datetime, slip: timedelta) -> Contact:
-    """Return the contact that a step will be when it is sent, so that caps count it."""
-    message = context.message
-    return Contact(
-        decision_id=context.decision_id,
-        channel=channel,
-        topic=message.topic,
-        category=message.category,
-        start=start,
-        end=start + slip,
-    )
-
-
 def _price_of(table: ActionTable, channel: str) -> int:
-    first: dict[str, int] = table.listed.once("first of channel", lambda: _firsts(table.actions))
-    return int(table.price_micros[first[channel]])
-
-
-def _firsts(actions: Sequence[Action]) -> dict[str, int]:
-    """Return the place of the first action of each channel."""
-    found: dict[str, int] = {}
-    for place, action in enumerate(actions):
-        found.setdefault(action.channel, place)
-    return found
+    """Return what a send through a channel costs, at whatever time."""
+    return int(table.price_micros[table.listed.places_of(channel)[0]])
 
 
 def find_end(context: Context, rules: Rules, progress: Progress) -> CascadeEnd | None:

@@ -215,6 +215,18 @@ class Context:
                 return option
         raise KeyError(channel)
 
+    def contact(self, channel: str, start: datetime, end: datetime) -> Contact:
+        """Return the contact that a send of this message is, so that caps count it."""
+        message = self.message
+        return Contact(
+            decision_id=self.decision_id,
+            channel=channel,
+            topic=message.topic,
+            category=message.category,
+            start=start,
+            end=end,
+        )
+
     def content(self, channel: str) -> Content:
         """Return the content as it would go through that channel."""
         return self.option(channel).content or self.message.content

@@ -65,10 +65,12 @@ class Actions(tuple[Action, ...]):
 
     def places_of(self, channel: str) -> IntArray:
         """Return where the sends through a channel stand."""
-        return self.once(("places", channel), lambda: _shared(np.array(self._find_places(channel), dtype=np.intp)))
+        return self.once(("places", channel), lambda: _shared(self._find_places(channel)))
 
-    def _find_places(self, channel: str) -> list[int]:
-        return [n for n, action in enumerate(self) if action.channel == channel and action.send_time is not None]
+    def _find_places(self, channel: str) -> IntArray:
+        firsts, kind = self.kinds
+        of_channel = [n for n, a in enumerate(firsts) if a.channel == channel and a.send_time is not None]
+        return np.flatnonzero(np.isin(kind, of_channel))
 
     @cached_property
     def channel(self) -> IntArray:

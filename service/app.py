@@ -1,7 +1,6 @@
 """The composition root: everything is put together here, and taken apart in reverse."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from service.learning import Learner
 from service.ledger import ledger_of
 from service.outcomes import Outcomes
 from service.registry import Registry
+from service.rpc.handlers import Pool
 from service.rpc.server import Server
 from service.rpc.servicers import AdminServicer, ChannelChoiceServicer, CustomerServicer, OutcomeServicer
 from service.settings import Settings
@@ -84,19 +84,22 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
             metrics = Metrics()
             metrics.watch(State(store, rules, clock, customers, bundles, decisions, learner, shadow))
         tellers = [*([] if shadow is None else [shadow.tell]), *([] if metrics is None else [metrics.decided])]
-        streams = threading.Semaphore(settings.streams)
+        pool = Pool(settings.workers + settings.streams, settings.streams)
+        closing.callback(pool.close)
+        choice = ChannelChoiceServicer(decisions, rules, clock, pool, observe, tellers)
+        closing.callback(choice.close)
         server = Server(
             settings,
-            ChannelChoiceServicer(decisions, rules, clock, streams, observe, tellers),
+            choice,
             OutcomeServicer(
                 Outcomes(store, rules, clock, customers, keys, ledger),
                 rules,
                 clock,
-                streams,
+                pool,
                 observe,
                 [] if metrics is None else [metrics.reported],
             ),
-            CustomerServicer(customers, rules, clock),
+            CustomerServicer(customers, rules, clock, pool),
             AdminServicer(
                 store,
                 rules,
@@ -107,6 +110,7 @@ def open_app(settings: Settings, clock: Clock | None = None) -> Iterator[App]:
                 learner,
                 Experiments(store, rules, clock, variants),
                 clock.now(),
+                pool,
                 shadow,
             ),
             [] if metrics is None else [MetricsInterceptor(metrics.called)],

@@ -26,7 +26,7 @@ from service.learning import Learner
 from service.ledger import BudgetShort, Hints, LeaseShort, Ledger
 from service.outcomes import adopt_parked, cascade_events, contact_of, deliveries_awaited
 from service.requests import AdvanceRequest, AskedChannel, AskedMessage, ChooseRequest
-from service.rounds import Rounds
+from service.rounds import only_wait
 from service.store.identity import Keys
 from service.store.profile import Profile
 from service.store.rows import decision_of, new_decision_id, row_of
@@ -118,7 +118,6 @@ class Decisions:
         self._pool = ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch")
         # Threads that compute at the same time take turns at the interpreter's lock after every product of matrices, which costs more than waiting for each other.
         self._deciding = threading.Lock()
-        self._rounds = Rounds(self._choose_round, _READ_TOGETHER)
         self._count = 0
         self._exploration_micros = 0.0
         self._count_lock = threading.Lock()
@@ -138,13 +137,13 @@ class Decisions:
         self._pool.shutdown()
 
     def choose(self, request: ChooseRequest) -> Answer:
-        """Decide one message for one customer, together with those of other callers that came while this waited for its turn.
+        """Decide one message for one customer.
 
         Raises
         ------
         AlreadyExists: the request_id came before with another body. StoreUnavailable: try again.
         """
-        answer = self._rounds.ask(request)
+        (answer,) = self.choose_round([request])
         if isinstance(answer, ChannelChoiceError):
             raise answer
         return answer
@@ -181,7 +180,7 @@ class Decisions:
             self._choose_groups(requests, turns[turn], answers)
         return [answers[place] for place in range(len(requests))]
 
-    def _choose_round(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
+    def choose_round(self, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
         """Decide requests of callers who know nothing of each other, in any order, and answer them in theirs; no two LIVE ones of a person see the same history."""
         answers: dict[int, Answer | ChannelChoiceError] = {}
         self._choose_groups(requests, [[place] for place in range(len(requests))], answers)
@@ -267,7 +266,7 @@ class Decisions:
             asked = demands(self._rules, [entry.decision for entry in entries[place]])
             names.append([demand.budget for demand in asked])
             units.append(self._unit(entries[place], asked, opened[place].asking, self._ledger_of(asked)))
-        self._rounds.only_wait()
+        only_wait()
         results = self._store.write_each(units) if units else ()
         for place, budgets, result in zip(counted, names, results, strict=True):
             if isinstance(result, _NothingKept):
@@ -475,7 +474,7 @@ class Decisions:
         LeaseShort: leases do not suffice. BudgetShort: the ledger does not.
         """
         unit, locks = self._unit(entries, asked, person, ledger)
-        self._rounds.only_wait()
+        only_wait()
         try:
             return self._store.write(unit, locks)
         except _NothingKept:

@@ -7,7 +7,7 @@ Source: Prometheus, "Metric and label naming" (units in names, `_total` for coun
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -131,14 +131,14 @@ def _close(server: WSGIServer) -> None:
     server.server_close()
 
 
-class MetricsInterceptor(grpc.ServerInterceptor):
+class MetricsInterceptor(grpc.aio.ServerInterceptor):
     """Counts every call with its code, and how long it took."""
 
     def __init__(self, called: Callable[[str, str, float], None]) -> None:
         self._called = called
 
-    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        handler = continuation(details)
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
         if handler is None:
             return None
         return _counting(handler, details.method, self._called)
@@ -156,10 +156,10 @@ def _counting(handler: Any, method: str, called: Callable[[str, str, float], Non
         called(name, code.name, time.perf_counter() - began)
 
     def count_unary(behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(request: Any, context: Any) -> Any:
+        async def counted(request: Any, context: Any) -> Any:
             began, has_failed = time.perf_counter(), True
             try:
-                answer = behaviour(request, context)
+                answer = await behaviour(request, context)
                 has_failed = False
                 return answer
             finally:
@@ -167,11 +167,12 @@ def _counting(handler: Any, method: str, called: Callable[[str, str, float], Non
 
         return counted
 
-    def count_stream(behaviour: Callable[..., Iterable[Any]]) -> Callable[..., Iterator[Any]]:
-        def counted(requests: Any, context: Any) -> Iterator[Any]:
+    def count_stream(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def counted(requests: Any, context: Any) -> AsyncIterator[Any]:
             began, has_failed = time.perf_counter(), True
             try:
-                yield from behaviour(requests, context)
+                async for answer in behaviour(requests, context):
+                    yield answer
                 has_failed = False
             finally:
                 end(context, began, has_failed=has_failed)

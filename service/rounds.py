@@ -1,110 +1,141 @@
-"""Callers who come while others are served are served together by one of them, so that what they have in common is done once.
+"""Callers who come while others are served are served together, so that what they have in common is done once.
 
 This is flat combining (Hendler, Incze, Shavit & Tzafrir, SPAA 2010): who finds nobody at work begins at once, whoever comes meanwhile
-waits, and the first of those then serves all of them. Nobody waits for others to come.
+waits, and all of those are served next. Nobody waits for others to come. Callers wait on an event loop; threads of their own serve, one at a time.
 
 While a round waits, as for a commit, nobody begins: those who come meanwhile share the next round's commit. If it waits for longer than a good
 disk takes, the next one begins beside it.
 """
 
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
 _PATIENCE = 0.02
-"""Seconds that a caller waits behind a round that only waits, before it looks whether to begin."""
+"""Seconds that callers wait behind a round that only waits, before the next one begins."""
+_AT_ONCE = 16
+"""Rounds that may wait beside each other."""
+_serving = threading.local()
+
+
+def only_wait() -> None:
+    """Say that the round that this thread serves, where it serves one, only waits from now on: if it does so for long, the next one begins."""
+    say = getattr(_serving, "only_waits", None)
+    if say is not None:
+        say()
 
 
 class _Caller(Generic[A, B]):
-    """A caller who waits for an answer, for its turn to serve, or to be told to serve itself alone."""
+    """Somebody who asked, with the future that is to be told."""
 
-    __slots__ = ("answers", "asked", "is_leading", "waking")
+    __slots__ = ("answer", "asked", "future", "loop")
 
     def __init__(self, asked: A) -> None:
         self.asked = asked
-        self.answers: Sequence[B] = ()
-        """The answer, once there is one."""
-        self.is_leading = False
-        self.waking = threading.Lock()
-        self.waking.acquire()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[B] = self.loop.create_future()
+        self.answer: B | Exception
+
+    def tell(self) -> None:
+        """Tell the answer, on the event loop, to who has not given up."""
+        if self.future.done():
+            return
+        if isinstance(self.answer, Exception):
+            self.future.set_exception(self.answer)
+        else:
+            self.future.set_result(self.answer)
 
 
 class Rounds(Generic[A, B]):
     """Serves what callers ask for in rounds of at most so many, one after another but where one only waits for long."""
 
-    def __init__(self, serve: Callable[[Sequence[A]], Sequence[B]], most: int, patience: float = _PATIENCE) -> None:
-        """`serve` answers what is asked in its order; where it fails for several, each of them is served alone."""
+    def __init__(
+        self, serve: Callable[[Sequence[A]], Sequence[B | Exception]], most: int, patience: float = _PATIENCE
+    ) -> None:
+        """`serve` answers what is asked in its order, or says with what it fails; where it raises for several, each of them is served alone."""
         self._serve = serve
         self._most = most
         self._patience = patience
         self._waiting: deque[_Caller[A, B]] = deque()
-        self._leader: int | None = None
-        """The thread whose turn it is; 0 while it is being handed over."""
-        self._is_idle = False
-        """Whether it only waits."""
+        self._last = 0
+        """The number of the round that began last."""
+        self._is_at_work = False
+        """Whether a thread serves until nobody waits."""
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="round")
 
-    def ask(self, asked: A) -> B:
-        """Return the answer; raises what `serve` raises for this alone."""
-        mine: _Caller[A, B] = _Caller(asked)
+    async def ask(self, asked: A) -> B:
+        """Return the answer; raises what `serve` says or raises for this alone."""
+        caller: _Caller[A, B] = _Caller(asked)
         with self._lock:
-            if self._leader is None:
-                self._call(mine)
-            else:
-                self._waiting.append(mine)
-        while not mine.is_leading and not mine.waking.acquire(timeout=self._patience):
-            self._take_over(mine)
-        if mine.is_leading:
-            self._lead(mine)
-        (answer,) = mine.answers or self._serve([asked])
-        return answer
+            self._waiting.append(caller)
+            is_first, self._is_at_work = not self._is_at_work, True
+        if is_first:
+            self._threads.submit(self._work)
+        return await caller.future
 
-    def only_wait(self) -> None:
-        """Say that this thread's round, where it is its turn, only waits from now on: if it does so for long, the next one begins."""
+    def close(self) -> None:
+        """Wait for the rounds that have begun."""
+        self._threads.shutdown()
+
+    def _work(self) -> None:
+        """Serve rounds until nobody waits, or another thread does so because this one waits for long."""
+        number, callers = self._next()
+        while callers:
+            loop = callers[0].loop
+            _serving.only_waits = partial(loop.call_soon_threadsafe, self._be_patient, loop, number)
+            try:
+                self._serve_all(callers)
+            finally:
+                _serving.only_waits = None
+            loop.call_soon_threadsafe(_tell, callers)
+            number, callers = self._next(number)
+
+    def _next(self, after: int | None = None) -> tuple[int, list[_Caller[A, B]]]:
+        """Take those of the next round, who have not given up; nobody where another thread has begun one since."""
+        callers: list[_Caller[A, B]] = []
         with self._lock:
-            self._is_idle = self._is_idle or self._leader == threading.get_ident()
-
-    def _call(self, caller: _Caller[A, B] | None) -> None:
-        """Give a caller the turn."""
-        self._is_idle = False
-        self._leader = None if caller is None else 0
-        if caller is not None:
-            caller.is_leading = True
-
-    def _take_over(self, mine: _Caller[A, B]) -> None:
-        """Take the turn of a round that only waits, where this caller is the next."""
-        with self._lock:
-            if self._is_idle and self._waiting and self._waiting[0] is mine:
-                self._call(self._waiting.popleft())
-
-    def _lead(self, mine: _Caller[A, B]) -> None:
-        """Serve this caller and those who wait; leave nobody waiting, whatever happens."""
-        callers = [mine]
-        with self._lock:
-            self._leader = threading.get_ident()
+            if after is not None and after != self._last:
+                return after, callers
             while self._waiting and len(callers) < self._most:
-                callers.append(self._waiting.popleft())
+                caller = self._waiting.popleft()
+                if not caller.future.done():
+                    callers.append(caller)
+            self._last += 1
+            self._is_at_work = bool(callers)
+            return self._last, callers
+
+    def _serve_all(self, callers: Sequence[_Caller[A, B]]) -> None:
+        """Answer every caller, whatever happens."""
         try:
             answers = self._serve([caller.asked for caller in callers])
             for caller, answer in zip(callers, answers, strict=True):
-                caller.answers = (answer,)
-        except Exception:
+                caller.answer = answer
+        except Exception as error:
             if len(callers) == 1:
-                raise
-        finally:
-            self._pass_on()
-            for caller in callers[1:]:
-                caller.waking.release()
-
-    def _pass_on(self) -> None:
-        """Give the turn to the next, where nobody has taken it over."""
-        with self._lock:
-            if self._leader != threading.get_ident():
+                callers[0].answer = error
                 return
-            following = self._waiting.popleft() if self._waiting else None
-            self._call(following)
-        if following is not None:
-            following.waking.release()
+            for caller in callers:
+                self._serve_all([caller])
+
+    def _be_patient(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        loop.call_later(self._patience, self._take_over, number)
+
+    def _take_over(self, number: int) -> None:
+        """Let another thread begin the next round, where this is still the last and somebody waits."""
+        with self._lock:
+            if number != self._last or not self._waiting:
+                return
+            self._last += 1
+        self._threads.submit(self._work)
+
+
+def _tell(callers: Iterable[_Caller[Any, Any]]) -> None:
+    for caller in callers:
+        caller.tell()

@@ -78,9 +78,9 @@ class Settings(BaseModel):
     clock: Literal["system", "request"] = "system"
     """Where the time comes from; request: from earliest_time and occur_time of what is sent, for simulation."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
-    """Threads that answer unary calls."""
+    """Threads that answer all methods but ChooseChannel, whose calls are decided together in one of their own."""
     streams: Annotated[int, Field(ge=1, le=256)] = 8
-    """Streams that may be open at once, each with a thread of its own."""
+    """Streams that may be open at once."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 4 << 20
     """The largest request taken, and the largest answer given."""
     drain_seconds: Seconds = 10

@@ -11,7 +11,7 @@ The tokens file holds sha256 digests, never tokens:
 import hashlib
 import hmac
 import tomllib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -76,7 +76,7 @@ def load_tokens(path: Path) -> tuple[Token, ...]:
         raise SettingsInvalid(found, "settings") from error
 
 
-class AuthInterceptor(grpc.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call through only where its token has the permission of its service.
 
     Without tokens anyone may call all but the admin methods; health is open always.
@@ -85,13 +85,10 @@ class AuthInterceptor(grpc.ServerInterceptor):
     def __init__(self, tokens: tuple[Token, ...] | None) -> None:
         self._tokens = tokens
 
-    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        service = details.method.split("/")[1]
-        problem = self._problem(service, dict(details.invocation_metadata))
-        if problem is None:
-            return continuation(details)
-        handler = continuation(details)
-        return _refusing(handler, *problem)
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        problem = self._problem(details.method.split("/")[1], dict(details.invocation_metadata))
+        return handler if problem is None else _refusing(handler, *problem)
 
     def _problem(self, service: str, metadata: dict[str, Any]) -> tuple[grpc.StatusCode, str] | None:
         """Return why a call is refused, None where it is not."""
@@ -125,8 +122,8 @@ def _refusing(handler: Any, code: grpc.StatusCode, problem: str) -> Any:
     if handler is None:
         return None
 
-    def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
-        context.abort(code, problem)
+    async def refuse(_request: Any, context: Any) -> Any:
+        await context.abort(code, problem)
 
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,

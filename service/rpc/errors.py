@@ -1,8 +1,7 @@
 """One table from our errors to gRPC's: code, stable reason, details. Only UNAVAILABLE invites a retry."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyProto
@@ -26,10 +25,7 @@ from models.errors import (
     Violation,
 )
 from service.gen.channelchoice.v1 import status_pb2 as status_pb
-from service.log import get_logger
 
-_log = get_logger(__name__)
-F = TypeVar("F", bound=Callable[..., Any])
 DOMAIN = "channelchoice.v1"
 _MOST_TEXT = 200
 _MOST_VIOLATIONS = 4000
@@ -104,48 +100,3 @@ def to_item(error: ChannelChoiceError) -> status_pb.ItemStatus:
         message=str(error),
         field_violations=[status_pb.FieldViolation(field=v.field, description=v.description) for v in violations],
     )
-
-
-def answering(method: F) -> F:
-    """Turn our errors that leave a unary method into gRPC's; anything else is logged and becomes INTERNAL."""
-
-    @wraps(method)
-    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except Exception as error:
-            _end(context, error, method.__name__)
-
-    return wrapped  # type: ignore[return-value]  # same signature as the method
-
-
-def streaming(method: F) -> F:
-    """Do for a streaming method what `answering` does for a unary one, and keep within the limit of open streams.
-
-    An open stream holds a thread; the servicer's `streams` counts those that are left, so that unary calls never wait for streams.
-    """
-
-    @wraps(method)
-    def wrapped(self: Any, requests: Any, context: grpc.ServicerContext) -> Any:
-        if not self.streams.acquire(blocking=False):
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open; close one, or raise the setting streams"
-            )
-        try:
-            yield from method(self, requests, context)
-        except Exception as error:
-            _end(context, error, method.__name__)
-        finally:
-            self.streams.release()
-
-    return wrapped  # type: ignore[return-value]  # same signature as the method
-
-
-def _end(context: grpc.ServicerContext, error: Exception, method: str) -> NoReturn:
-    if isinstance(error, ChannelChoiceError):
-        context.abort_with_status(to_status(error))
-    if not context.is_active():
-        raise error  # the caller has gone
-    _log.error("call failed", method=method, kind=type(error).__name__, exc_info=error)
-    context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__} in {method}; see the server's log")
-    raise AssertionError("abort raises")

@@ -1,13 +1,15 @@
 """The gRPC server: services, health, reflection, TLS, limits.
 
-Synchronous, on a pool of threads: a decision computes and waits for its commit, and per call this costs less CPU than grpc.aio
-(`python -m tests.benchmarks` measures both).
+On an event loop, which receives and sends for all calls in one thread; what they ask for is done in others (`service.rpc.handlers`).
 """
 
+import asyncio
 import ssl
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Coroutine, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -38,6 +40,35 @@ BUNDLE_HEALTH = "bundle"
 """The name under which health tells of the bundle: NOT_SERVING while the last load failed, whatever serves meanwhile."""
 
 
+T = TypeVar("T")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of this process, in a thread of its own: grpc.aio's loops would take what comes for each other."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="rpc", daemon=True).start()
+    return loop
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns on the event loop, of which this is another thread."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+
+
+class _Handlers:
+    """Stands in for a server where a service is added to it: keeps its handlers."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Do nothing: these are the same."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        self.found[service] = handlers
+
+
 class Server:
     """A bound server; `port` is the one it listens on."""
 
@@ -48,48 +79,60 @@ class Server:
         outcomes: OutcomeServicer,
         customers: CustomerServicer,
         admin: AdminServicer,
-        interceptors: Sequence[grpc.ServerInterceptor] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         """Those `interceptors` see a call before its token is looked at."""
         tokens = None if settings.tokens_file is None else load_tokens(settings.tokens_file)
-        self._threads = ThreadPoolExecutor(settings.workers + settings.streams, thread_name_prefix="call")
-        self._server = grpc.server(
-            self._threads,
-            interceptors=[*interceptors, AuthInterceptor(tokens)],
+        handlers: Any = _Handlers()
+        channel_choice_service_pb2_grpc.add_ChannelChoiceServiceServicer_to_server(choice, handlers)
+        outcome_service_pb2_grpc.add_OutcomeServiceServicer_to_server(outcomes, handlers)
+        customer_service_pb2_grpc.add_CustomerServiceServicer_to_server(customers, handlers)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, handlers)
+        choosing = handlers.found[SERVICES[0]]
+        choosing["ChooseChannel"] = grpc.unary_unary_rpc_method_handler(choice.ChooseChannel)  # bytes to bytes
+        self._is_bundle_good: bool | None = None
+        self.port = _run(self._open(settings, handlers, [*interceptors, AuthInterceptor(tokens)]))
+
+    async def _open(self, settings: Settings, handlers: _Handlers, interceptors: Sequence[Any]) -> int:
+        """Make the server and bind it."""
+        self._server = grpc.aio.server(
+            interceptors=interceptors,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.shared_port)),
             ],
         )
-        channel_choice_service_pb2_grpc.add_ChannelChoiceServiceServicer_to_server(choice, self._server)
-        outcome_service_pb2_grpc.add_OutcomeServiceServicer_to_server(outcomes, self._server)
-        customer_service_pb2_grpc.add_CustomerServiceServicer_to_server(customers, self._server)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
-        self._health = health.HealthServicer()
-        self._is_bundle_good: bool | None = None
+        for service, methods in handlers.found.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self.port = self._bind(settings)
+        return self._bind(settings)
 
     def start(self) -> None:
         """Begin to answer, and say so in health."""
-        self._server.start()
+        _run(self._start())
+
+    async def _start(self) -> None:
+        await self._server.start()
         for name in ("", *SERVICES):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def show_bundle(self, is_good: bool) -> None:
         """Say in health whether the bundle that the settings name is the one that serves; who watches is told of changes alone."""
         if is_good is not self._is_bundle_good:
             self._is_bundle_good = is_good
             status = health_pb2.HealthCheckResponse.SERVING if is_good else health_pb2.HealthCheckResponse.NOT_SERVING
-            self._health.set(BUNDLE_HEALTH, status)
+            _run(self._health.set(BUNDLE_HEALTH, status))
 
     def stop(self, drain_seconds: float) -> None:
         """Say so in health, take no new calls, and let those in flight end; one that is cut off is still at work until its thread ends, which the store is open for."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(drain_seconds).wait()
-        self._threads.shutdown()
+        _run(self._stop(drain_seconds))
+
+    async def _stop(self, drain_seconds: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_seconds)
 
     def _bind(self, settings: Settings) -> int:
         try:

@@ -1,11 +1,11 @@
 """The four services of the contract, each a thin layer over its use cases."""
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from models.correction import Correction
 from models.decide import Decision
@@ -32,6 +32,7 @@ from service.learning import Learner
 from service.log import get_logger
 from service.outcomes import Outcomes, Reported, Status
 from service.requests import ChooseRequest
+from service.rounds import Rounds
 from service.rpc import parse
 from service.rpc.answer import (
     EXPERIMENT_STATES,
@@ -44,16 +45,16 @@ from service.rpc.answer import (
     shadow_message,
     stamp,
 )
-from service.rpc.errors import answering, streaming, to_item
-from service.rpc.gather import gathered
+from service.rpc.errors import to_item
+from service.rpc.handlers import Pool, answering, ending, streaming
 from service.shadow import Shadow
 from service.store.store import LEDGER, PAUSES, PauseRow, Store, Unit
 from service.version import VERSION
 
 _log = get_logger(__name__)
 MAX_BATCH = 500
-_MOST_GATHERED = 32
-"""Messages of a stream that are decided together where they have come already."""
+_MOST_TOGETHER = 64
+"""Calls that are decided together."""
 MAX_OUTCOMES = 1000
 MAX_CUSTOMERS = 500
 _EXPERIMENT_STATES: dict[int, ExperimentState | None] = {
@@ -82,63 +83,92 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         decisions: Decisions,
         rules: Rules,
         clock: Clock,
-        streams: threading.Semaphore,
+        pool: Pool,
         observe: Observe = ignore,
         tellers: Sequence[Callable[[Sequence[Decision]], None]] = (),
     ) -> None:
-        """`tellers` are given each new decision after it was answered."""
-        self.streams = streams
+        """`tellers` are given each new decision aside, so that no answer waits for them."""
+        self.pool = pool
+        self._telling = ThreadPoolExecutor(1, thread_name_prefix="tell")
         self._tellers = tellers
         self._decisions = decisions
         self._observe = observe
         self._rules = rules
         self._clock = clock
+        self._rounds = Rounds(self.answer_each, _MOST_TOGETHER)
 
-    @answering
-    def ChooseChannel(  # noqa: N802  # the contract's name
-        self, request: choice_pb.ChooseChannelRequest, context: grpc.ServicerContext
-    ) -> choice_pb.ChooseChannelResponse:
+    def close(self) -> None:
+        """Wait for rounds that have begun, and tell of what was decided."""
+        self._rounds.close()
+        self._telling.shutdown()
+
+    @ending
+    async def ChooseChannel(self, request: bytes) -> bytes:  # type: ignore[override]  # noqa: N802  # the contract's name
+        """Answer with bytes what came as bytes: a round reads and writes messages too, since those who wait for it would do so at the same time."""
+        return await self._rounds.ask(request)
+
+    def answer_each(self, bodies: Sequence[bytes]) -> list[bytes | Exception]:
+        """Answer calls of ChooseChannel that came together, each as if it had come alone."""
+        answers: list[bytes | Exception] = [b""] * len(bodies)
+        requests, places = [], []
+        for place, body in enumerate(bodies):
+            try:
+                requests.append(self._read(body))
+                places.append(place)
+            except InvalidInput as error:
+                answers[place] = error
+        decided = self._decisions.choose_round([request for request, _ in requests])
+        for place, (_, is_full), answer in zip(places, requests, decided, strict=True):
+            if isinstance(answer, ChannelChoiceError):
+                answers[place] = answer
+            else:
+                decision = decision_message(answer, self._rules, is_full=is_full)
+                response = choice_pb.ChooseChannelResponse(decision=decision, replayed=answer.is_replayed)
+                answers[place] = response.SerializeToString()
+        self._tell_aside([answer for answer in decided if isinstance(answer, Answer)])
+        return answers
+
+    def _read(self, body: bytes) -> tuple[ChooseRequest, bool]:
+        try:
+            request = choice_pb.ChooseChannelRequest.FromString(body)
+        except DecodeError as error:
+            problem = f"is not a ChooseChannelRequest: {error}"
+            raise InvalidInput([Violation(field="request", description=problem)]) from error
         parse.show_time(self._observe, request.message, "earliest_time")
-        parsed, is_full = parse.parse_choose(request, self._rules, self._clock.now())
-        answer = self._decisions.choose(parsed)
-        self._tell_after(context, [answer])
-        decision = decision_message(answer, self._rules, is_full=is_full)
-        return choice_pb.ChooseChannelResponse(decision=decision, replayed=answer.is_replayed)
+        return parse.parse_choose(request, self._rules, self._clock.now())
 
     @answering
     def BatchChooseChannel(  # noqa: N802  # the contract's name
-        self, request: choice_pb.BatchChooseChannelRequest, context: grpc.ServicerContext
+        self, request: choice_pb.BatchChooseChannelRequest
     ) -> choice_pb.BatchChooseChannelResponse:
         _check_size("requests", len(request.requests), MAX_BATCH)
         self._check_ids(request.requests)
         results, answers = self._choose_all(request.requests, self._decisions.choose_all)
-        self._tell_after(context, answers)
+        self._tell_aside(answers)
         return choice_pb.BatchChooseChannelResponse(results=results)
 
     @streaming
     def StreamChooseChannel(  # noqa: N802  # the contract's name
-        self, request_iterator: Iterable[choice_pb.StreamChooseChannelRequest], context: grpc.ServicerContext
-    ) -> Iterator[choice_pb.StreamChooseChannelResponse]:
-        for messages in gathered(request_iterator, _MOST_GATHERED):
-            requests = [message.request for message in messages]
-            results, answers = self._choose_all(requests, self._decisions.choose_in_turn)
-            for result in results:
-                yield choice_pb.StreamChooseChannelResponse(result=result)
-            self._tell(answers)
+        self, messages: Sequence[choice_pb.StreamChooseChannelRequest]
+    ) -> list[choice_pb.StreamChooseChannelResponse]:
+        requests = [message.request for message in messages]
+        results, answers = self._choose_all(requests, self._decisions.choose_in_turn)
+        self._tell_aside(answers)
+        return [choice_pb.StreamChooseChannelResponse(result=result) for result in results]
 
     @answering
     def AdvanceCascade(  # noqa: N802  # the contract's name
-        self, request: choice_pb.AdvanceCascadeRequest, context: grpc.ServicerContext
+        self, request: choice_pb.AdvanceCascadeRequest
     ) -> choice_pb.AdvanceCascadeResponse:
         parsed, is_full = parse.parse_advance(request, self._rules, self._clock.now())
         answer = self._decisions.advance(parsed)
-        self._tell_after(context, [answer])
+        self._tell_aside([answer])
         decision = decision_message(answer, self._rules, is_full=is_full)
         return choice_pb.AdvanceCascadeResponse(decision=decision, replayed=answer.is_replayed)
 
     @answering
     def GetDecision(  # noqa: N802  # the contract's name
-        self, request: choice_pb.GetDecisionRequest, context: grpc.ServicerContext
+        self, request: choice_pb.GetDecisionRequest
     ) -> choice_pb.GetDecisionResponse:
         if not request.decision_id:
             raise InvalidInput([Violation(field="decision_id", description="is required")])
@@ -161,15 +191,17 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         if violations:
             raise InvalidInput(violations)
 
-    def _tell_after(self, context: grpc.ServicerContext, answers: Iterable[Answer]) -> None:
-        """Tell of new decisions once the call is over; at once where it was given up meanwhile."""
-        if self._tellers and not context.add_callback(lambda: self._tell(answers)):
-            self._tell(answers)
+    def _tell_aside(self, answers: Iterable[Answer]) -> None:
+        """Tell of new decisions, in a thread of its own."""
+        if self._tellers:
+            self._telling.submit(self._tell, [answer.decision for answer in answers if not answer.is_replayed])
 
-    def _tell(self, answers: Iterable[Answer]) -> None:
-        new = [answer.decision for answer in answers if not answer.is_replayed]
+    def _tell(self, decisions: Sequence[Decision]) -> None:
         for tell in self._tellers:
-            tell(new)
+            try:
+                tell(decisions)
+            except Exception as error:  # the decisions were answered
+                _log.error("decisions not told", kind=type(error).__name__, exc_info=error)
 
     def _choose_all(
         self,
@@ -205,12 +237,12 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
         outcomes: Outcomes,
         rules: Rules,
         clock: Clock,
-        streams: threading.Semaphore,
+        pool: Pool,
         observe: Observe = ignore,
         tellers: Sequence[Callable[[Sequence[tuple[int, int]]], None]] = (),
     ) -> None:
         """`tellers` are given the type and status of each outcome."""
-        self.streams = streams
+        self.pool = pool
         self._tellers = tellers
         self._outcomes = outcomes
         self._observe = observe
@@ -219,18 +251,17 @@ class OutcomeServicer(outcome_grpc.OutcomeServiceServicer):
 
     @answering
     def ReportOutcomes(  # noqa: N802  # the contract's name
-        self, request: report_pb.ReportOutcomesRequest, context: grpc.ServicerContext
+        self, request: report_pb.ReportOutcomesRequest
     ) -> report_pb.ReportOutcomesResponse:
         _check_size("outcomes", len(request.outcomes), MAX_OUTCOMES)
         return report_pb.ReportOutcomesResponse(results=self._report(request.outcomes))
 
     @streaming
     def StreamOutcomes(  # noqa: N802  # the contract's name
-        self, request_iterator: Iterable[report_pb.StreamOutcomesRequest], context: grpc.ServicerContext
-    ) -> Iterator[report_pb.StreamOutcomesResponse]:
-        for message in request_iterator:
-            (result,) = self._report([message.outcome])
-            yield report_pb.StreamOutcomesResponse(result=result)
+        self, messages: Sequence[report_pb.StreamOutcomesRequest]
+    ) -> list[report_pb.StreamOutcomesResponse]:
+        results = self._report([message.outcome for message in messages])
+        return [report_pb.StreamOutcomesResponse(result=result) for result in results]
 
     def _report(self, outcomes: Sequence[outcome_pb.Outcome]) -> list[outcome_pb.OutcomeResult]:
         for outcome in outcomes:
@@ -263,14 +294,15 @@ def _fill(message: outcome_pb.OutcomeResult, reported: Reported, error: ChannelC
 class CustomerServicer(customer_grpc.CustomerServiceServicer):
     """Customers."""
 
-    def __init__(self, customers: Customers, rules: Rules, clock: Clock) -> None:
+    def __init__(self, customers: Customers, rules: Rules, clock: Clock, pool: Pool) -> None:
+        self.pool = pool
         self._customers = customers
         self._rules = rules
         self._clock = clock
 
     @answering
     def UpsertCustomers(  # noqa: N802  # the contract's name
-        self, request: customer_pb.UpsertCustomersRequest, context: grpc.ServicerContext
+        self, request: customer_pb.UpsertCustomersRequest
     ) -> customer_pb.UpsertCustomersResponse:
         _check_size("customers", len(request.customers), MAX_CUSTOMERS)
         answer = customer_pb.UpsertCustomersResponse()
@@ -285,7 +317,7 @@ class CustomerServicer(customer_grpc.CustomerServiceServicer):
 
     @answering
     def GetCustomer(  # noqa: N802  # the contract's name
-        self, request: customer_pb.GetCustomerRequest, context: grpc.ServicerContext
+        self, request: customer_pb.GetCustomerRequest
     ) -> customer_pb.GetCustomerResponse:
         person = parse.parse_person("customer", request.customer, self._rules, self._clock.now())
         key, profile, count = self._customers.get(person)
@@ -293,7 +325,7 @@ class CustomerServicer(customer_grpc.CustomerServiceServicer):
 
     @answering
     def EraseCustomer(  # noqa: N802  # the contract's name
-        self, request: customer_pb.EraseCustomerRequest, context: grpc.ServicerContext
+        self, request: customer_pb.EraseCustomerRequest
     ) -> customer_pb.EraseCustomerResponse:
         person = parse.parse_person("customer", request.customer, self._rules, self._clock.now())
         return customer_pb.EraseCustomerResponse(erased_row_count=self._customers.erase(person))
@@ -313,8 +345,10 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
         learner: Learner,
         experiments: Experiments,
         start_time: datetime,
+        pool: Pool,
         shadow: Shadow | None = None,
     ) -> None:
+        self.pool = pool
         self._shadow = shadow
         self._store = store
         self._rules = rules
@@ -328,7 +362,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def GetServingStatus(  # noqa: N802  # the contract's name
-        self, request: admin_pb.GetServingStatusRequest, context: grpc.ServicerContext
+        self, request: admin_pb.GetServingStatusRequest
     ) -> admin_pb.GetServingStatusResponse:
         serving, matches = self._bundles.serving, self._customers.matches
         bundle = None if serving is None else serving.bundle
@@ -357,7 +391,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def ReloadBundle(  # noqa: N802  # the contract's name
-        self, request: admin_pb.ReloadBundleRequest, context: grpc.ServicerContext
+        self, request: admin_pb.ReloadBundleRequest
     ) -> admin_pb.ReloadBundleResponse:
         if self._shadow is not None:
             with contextlib.suppress(
@@ -370,7 +404,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def GetBudgets(  # noqa: N802  # the contract's name
-        self, request: admin_pb.GetBudgetsRequest, context: grpc.ServicerContext
+        self, request: admin_pb.GetBudgetsRequest
     ) -> admin_pb.GetBudgetsResponse:
         check = parse.Checker(self._rules, self._clock.now())
         channel = check.channel("channel", request.channel) if request.channel else ""
@@ -392,7 +426,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def SetBudget(  # noqa: N802  # the contract's name
-        self, request: admin_pb.SetBudgetRequest, context: grpc.ServicerContext
+        self, request: admin_pb.SetBudgetRequest
     ) -> admin_pb.SetBudgetResponse:
         check = parse.Checker(self._rules, self._clock.now())
         name = check.text("budget", request.budget, 64, is_required=True)
@@ -408,7 +442,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def PauseChannel(  # noqa: N802  # the contract's name
-        self, request: admin_pb.PauseChannelRequest, context: grpc.ServicerContext
+        self, request: admin_pb.PauseChannelRequest
     ) -> admin_pb.PauseChannelResponse:
         check = parse.Checker(self._rules, self._clock.now())
         channel = check.channel("channel", request.channel)
@@ -421,7 +455,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def ResumeChannel(  # noqa: N802  # the contract's name
-        self, request: admin_pb.ResumeChannelRequest, context: grpc.ServicerContext
+        self, request: admin_pb.ResumeChannelRequest
     ) -> admin_pb.ResumeChannelResponse:
         check = parse.Checker(self._rules, self._clock.now())
         channel = check.channel("channel", request.channel)
@@ -432,7 +466,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def ListExperiments(  # noqa: N802  # the contract's name
-        self, request: admin_pb.ListExperimentsRequest, context: grpc.ServicerContext
+        self, request: admin_pb.ListExperimentsRequest
     ) -> admin_pb.ListExperimentsResponse:
         check = parse.Checker(self._rules, self._clock.now())
         name = check.text("experiment", request.experiment, 64)
@@ -441,7 +475,7 @@ class AdminServicer(admin_grpc.AdminServiceServicer):
 
     @answering
     def UpdateExperiment(  # noqa: N802  # the contract's name
-        self, request: admin_pb.UpdateExperimentRequest, context: grpc.ServicerContext
+        self, request: admin_pb.UpdateExperimentRequest
     ) -> admin_pb.UpdateExperimentResponse:
         check = parse.Checker(self._rules, self._clock.now())
         name = check.text("experiment", request.experiment, 64, is_required=True)

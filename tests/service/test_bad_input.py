@@ -267,6 +267,9 @@ def assert_invalid(refusal: Refusal, fields: set[str]) -> None:
     assert refusal.retry_seconds is None
 
 
+CHOOSE = "/channelchoice.v1.ChannelChoiceService/ChooseChannel"
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Served:  # type: ignore[misc]  # a generator, as fixtures are
     """One service for all refusals, which leave nothing behind."""
@@ -287,6 +290,15 @@ def test_a_malformed_request_is_refused_by_field(shared: Served, change: Change,
         shared.choose(request)
 
     assert_invalid(refusal[0], fields)
+
+
+def test_a_body_that_is_no_message_is_refused(shared: Served) -> None:
+    """Bytes of something else are the caller's mistake, and are answered as such; the calls after them go on."""
+    choose: Callable[..., bytes] = shared.grpc_channel.unary_unary(CHOOSE)
+    with refused() as refusal:
+        choose(b"\xff\xff", timeout=30)
+
+    assert_invalid(refusal[0], {"request"})
 
 
 def test_an_empty_request_lists_everything_it_lacks(shared: Served) -> None:

@@ -26,7 +26,7 @@ def service(tmp_path: Path) -> Iterator[InProcess]:
 
 def in_a_round(service: InProcess, requests: Sequence[ChooseRequest]) -> list[Answer | ChannelChoiceError]:
     """Decide requests as calls that waited together are."""
-    return service.decisions._choose_round(requests)
+    return service.decisions.choose_round(requests)
 
 
 def verdicts(answers: Sequence[Answer | ChannelChoiceError]) -> list[Verdict]:

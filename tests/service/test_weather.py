@@ -187,11 +187,17 @@ def test_no_connection_left(server: PostgresServer, tmp_path: Path) -> None:
         run("CREATE ROLE shop LOGIN CONNECTION LIMIT 2")
         run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO shop")
     limited = url.replace("postgres@", "shop@")
-    with serve(tmp_path, database_url=limited) as service:
+
+    def end_all() -> None:
+        """End the role's connections, and wait until they do not count any more."""
         with connected(url) as run:
-            run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop'")
+            run("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'shop'")
+
+    with serve(tmp_path, database_url=limited) as service:
+        end_all()
         with connected(limited), connected(limited), refused() as refusal:
             service.choose(request("during"))
+        end_all()
         answer = service.choose(request("during"))
     assert_asks_to_try_again(refusal[0])
     assert "too many connections" in refusal[0].message

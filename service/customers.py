@@ -167,7 +167,7 @@ class Customers:
                 again = self._store.read(find)
             now, since = self._since()
             histories = self._store.read(
-                lambda reader: [reader.find_history(key, since, to_micros(now), self._holder) for key in keys]
+                lambda reader: reader.find_histories(keys, since, to_micros(now), self._holder)
             )
             resolved: list[Resolved | None] = []
             for hashes, of_one, key, history in zip(people, found, keys, histories, strict=True):

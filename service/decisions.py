@@ -232,9 +232,9 @@ class Decisions:
         everyone = [tuple(dict.fromkeys(h for of_request in of_one for h in of_request)) for of_one in hashes]
         with self._customers.hold_each(everyone) as held:
             people = _booked_once(groups, held)
-            rows = self._store.read(
-                lambda reader: [[reader.find_request(request.request_id) for request in of_one] for of_one in groups]
-            )
+            asked = [request.request_id for of_one in groups for request in of_one]
+            found_rows = iter(self._store.read(lambda reader: reader.find_requests(asked)))
+            rows = [[next(found_rows) for _ in of_one] for of_one in groups]
             opened = [
                 _Opened(requests=of_one, rows=known, hashes=of_requests, person=person)
                 for of_one, known, of_requests, person in zip(groups, rows, hashes, people, strict=True)
@@ -321,7 +321,8 @@ class Decisions:
         hashes = [self._customers.hashes(request.person) for request in requests]
         everyone = tuple(dict.fromkeys(h for of_one in hashes for h in of_one))
         with self._customers.hold(everyone, is_merging=requests[0].mode is not Mode.DRY_RUN) as person:
-            rows = self._store.read(lambda reader: [reader.find_request(request.request_id) for request in requests])
+            asked = [request.request_id for request in requests]
+            rows = self._store.read(lambda reader: reader.find_requests(asked))
             opened = _Opened(requests=requests, rows=rows, hashes=hashes, person=person)
             bundle, others = self._bundles.current, self._variants.current
 

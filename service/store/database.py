@@ -40,8 +40,8 @@ class Cursor(Protocol):
         """Return the first row that a statement finds, None where it finds none."""
         ...
 
-    def row_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Return what `row` would for each of these values, without waiting for one after another."""
+    def rows_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Return what `rows` would for each of these values, without waiting for one after another."""
         ...
 
     def run(self, name: str, values: Mapping[str, Any]) -> int:

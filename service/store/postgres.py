@@ -184,15 +184,15 @@ class PostgresCursor:
     def row(self, name: str, values: Mapping[str, Any]) -> Any:
         return self._execute(name, values).fetchone()
 
-    def row_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def rows_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         if len(values) < _FEW:
-            return [self.row(name, value) for value in values]
+            return [self.rows(name, value) for value in values]
         if not self._waiting_tables.isdisjoint(_tables(name)):
             self.send()
         self._cursor.executemany(self._sql[name], values, returning=True)
-        found = [self._cursor.fetchone()]
+        found = [self._cursor.fetchall()]
         while self._cursor.nextset():
-            found.append(self._cursor.fetchone())
+            found.append(self._cursor.fetchall())
         return found
 
     def run(self, name: str, values: Mapping[str, Any]) -> int:

@@ -57,8 +57,8 @@ class SqliteCursor:
     def row(self, name: str, values: Mapping[str, Any]) -> Any:
         return self._cursor.execute(self._sql[name], values).fetchone()
 
-    def row_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
-        return [self.row(name, value) for value in values]
+    def rows_of_each(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        return [self.rows(name, value) for value in values]
 
     def run(self, name: str, values: Mapping[str, Any]) -> int:
         return self._cursor.execute(self._sql[name], values).rowcount

@@ -276,6 +276,11 @@ class Reader:
     def find_request(self, request_id: str, step: int = 1) -> DecisionRow | None:
         return _decision_row(self._row("find_request", request_id=request_id, step=step))
 
+    def find_requests(self, request_ids: Sequence[str]) -> list[DecisionRow | None]:
+        """Return the first step of each of these requests, in their order."""
+        asked = [{"request_id": request_id, "step": 1} for request_id in request_ids]
+        return [_decision_row(rows[0]) if rows else None for rows in self._cursor.rows_of_each("find_request", asked)]
+
     def find_step(self, decision_id: str, step: int) -> DecisionRow | None:
         return _decision_row(self._row("find_step", decision_id=decision_id, step=step))
 
@@ -307,57 +312,23 @@ class Reader:
         return [(Cell(*row[:6]), Sums(*row[6:])) for row in rows]
 
     def find_history(self, customer_key: str, since: Since, until: int, holder: str | None = None) -> History:
-        """Return all that a decision about a customer is made from, in one query and so as it was at one moment.
+        """Return all that a decision about a customer is made from; see `find_histories`."""
+        (history,) = self.find_histories([customer_key], since, until, holder)
+        return history
+
+    def find_histories(
+        self, customer_keys: Sequence[str], since: Since, until: int, holder: str | None = None
+    ) -> list[History]:
+        """Return all that decisions about customers are made from, of each in one query and so as it was at one moment.
 
         Budgets are in it where the holder is named whose leases of them are not others'.
         """
-        parts: dict[str, list[Any]] = {kind: [] for kind in _HISTORY_PARTS}
-        asked = {"customer_key": customer_key, "until": until, "is_open": True, **_values(since)}
+        asked = {"until": until, "is_open": True, **_values(since)}
         name = "find_history"
         if holder is not None:
             name, asked = "find_history_and_budgets", {**asked, "holder": holder, "now": until}
-        for row in self._cursor.rows(name, asked):
-            parts[row[0]].append(row[1:])
-        contacts = [
-            ContactRow(
-                decision_id=row[0],
-                step=row[5],
-                customer_key=customer_key,
-                channel=row[1],
-                topic=row[2],
-                category=row[3],
-                start_time=row[6],
-                end_time=row[7],
-                is_open=True,
-            )
-            for row in parts["contact"]
-        ]
-        activity = sorted(parts["activity"], key=lambda row: (-row[6], row[2]))
-        return History(
-            customer=next((CustomerRow(profile_from_json(row[0]), row[5], row[6]) for row in parts["customer"]), None),
-            contacts=tuple(sorted(contacts, key=lambda row: (row.start_time, row.decision_id, row.step))),
-            orders=tuple(sorted(row[5] for row in parts["order"])),
-            activity=tuple((row[1], row[6], row[0], row[5]) for row in activity),
-            pauses=tuple(sorted(row[0] for row in parts["pause"])),
-            exposures=tuple(sorted((row[0], row[1], row[10]) for row in parts["exposure"])),
-            experiments=tuple(
-                ExperimentRow(experiment=row[0], state=row[1], exposure=row[10])
-                for row in sorted(parts["experiment"], key=lambda row: row[0])
-            ),
-            budgets=tuple(
-                LedgerRow(
-                    budget=row[0],
-                    period_start=row[5],
-                    reserved_micros=row[6],
-                    committed_micros=row[7],
-                    price_time=row[8],
-                    leased_micros=row[9],
-                    held_price=row[10],
-                )
-                for row in parts["budget"]
-            ),
-            amounts={row[0]: (row[6], row[7]) for row in sorted(parts["budget_change"], key=lambda row: row[5])},
-        )
+        found = self._cursor.rows_of_each(name, [{"customer_key": key, **asked} for key in customer_keys])
+        return [_history(key, rows) for key, rows in zip(customer_keys, found, strict=True)]
 
     def find_contact(self, decision_id: str, step: int) -> ContactRow | None:
         row = self._row("find_contact", decision_id=decision_id, step=step)
@@ -366,8 +337,10 @@ class Reader:
     def find_identities(self, hashes: Iterable[bytes]) -> dict[bytes, str]:
         """Return the customer key of each identity that is known."""
         asked = list(dict.fromkeys(hashes))
-        rows = self._cursor.row_of_each("find_identity", [{"identity_hash": identity_hash} for identity_hash in asked])
-        return {identity_hash: row[0] for identity_hash, row in zip(asked, rows, strict=True) if row is not None}
+        found = self._cursor.rows_of_each(
+            "find_identity", [{"identity_hash": identity_hash} for identity_hash in asked]
+        )
+        return {identity_hash: rows[0][0] for identity_hash, rows in zip(asked, found, strict=True) if rows}
 
     def count_identities(self, customer_key: str) -> int:
         return int(self._row("count_identities", customer_key=customer_key)[0])
@@ -378,8 +351,8 @@ class Reader:
     def find_owners(self, decision_ids: Iterable[str]) -> dict[str, str]:
         """Return the key of the person of each decision that is known."""
         asked = list(decision_ids)
-        rows = self._cursor.row_of_each("find_owner", [{"decision_id": decision_id} for decision_id in asked])
-        return {decision_id: row[0] for decision_id, row in zip(asked, rows, strict=True) if row is not None}
+        found = self._cursor.rows_of_each("find_owner", [{"decision_id": decision_id} for decision_id in asked])
+        return {decision_id: rows[0][0] for decision_id, rows in zip(asked, found, strict=True) if rows}
 
     def find_owner(self, decision_id: str) -> str | None:
         """Return the key of the person that a decision was for."""
@@ -687,6 +660,53 @@ def _decision_row(row: Any) -> DecisionRow | None:
     values = dict(zip(_names(DecisionRow), row, strict=True))
     values["trainable"] = bool(values["trainable"])
     return DecisionRow(**values)
+
+
+def _history(customer_key: str, rows: Iterable[Any]) -> History:
+    """Put together what `find_history` found of a customer."""
+    parts: dict[str, list[Any]] = {kind: [] for kind in _HISTORY_PARTS}
+    for row in rows:
+        parts[row[0]].append(row[1:])
+    contacts = [
+        ContactRow(
+            decision_id=row[0],
+            step=row[5],
+            customer_key=customer_key,
+            channel=row[1],
+            topic=row[2],
+            category=row[3],
+            start_time=row[6],
+            end_time=row[7],
+            is_open=True,
+        )
+        for row in parts["contact"]
+    ]
+    activity = sorted(parts["activity"], key=lambda row: (-row[6], row[2]))
+    return History(
+        customer=next((CustomerRow(profile_from_json(row[0]), row[5], row[6]) for row in parts["customer"]), None),
+        contacts=tuple(sorted(contacts, key=lambda row: (row.start_time, row.decision_id, row.step))),
+        orders=tuple(sorted(row[5] for row in parts["order"])),
+        activity=tuple((row[1], row[6], row[0], row[5]) for row in activity),
+        pauses=tuple(sorted(row[0] for row in parts["pause"])),
+        exposures=tuple(sorted((row[0], row[1], row[10]) for row in parts["exposure"])),
+        experiments=tuple(
+            ExperimentRow(experiment=row[0], state=row[1], exposure=row[10])
+            for row in sorted(parts["experiment"], key=lambda row: row[0])
+        ),
+        budgets=tuple(
+            LedgerRow(
+                budget=row[0],
+                period_start=row[5],
+                reserved_micros=row[6],
+                committed_micros=row[7],
+                price_time=row[8],
+                leased_micros=row[9],
+                held_price=row[10],
+            )
+            for row in parts["budget"]
+        ),
+        amounts={row[0]: (row[6], row[7]) for row in sorted(parts["budget_change"], key=lambda row: row[5])},
+    )
 
 
 def _contact_row(row: Any) -> ContactRow:

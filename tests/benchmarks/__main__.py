@@ -31,13 +31,14 @@ from tests.benchmarks.figures import (
     SCORING,
     START,
     START_CPU,
+    THROUGHPUT,
     Measured,
     beyond_limits,
     to_json,
     to_markdown,
 )
 from tests.benchmarks.mlflow_serve import FORMS, Rival, mlflow_server
-from tests.benchmarks.processes import Running, echo, memory_megabytes, service
+from tests.benchmarks.processes import Load, Running, echo, memory_megabytes, service
 from tests.benchmarks.subject import HISTORY, SAMPLE, Subject, prepare
 from tests.benchmarks.workload import COLUMNS, LEAVES, TREES, make_worlds
 
@@ -108,14 +109,11 @@ def _measure(subject: Subject, phase: int, measured: Measured, rival: Rival | No
         measured.add(START_CPU, "s CPU", server.start_cpu_seconds)
         server.load(subject.requests(phase, "warm", DECISION_MODE_DRY_RUN, DECISION_VIEW_FULL)[:_WARM_UP], _IN_FLIGHT)
         bulk.measure(server, subject, phase, measured, _IN_FLIGHT)
-        full, live = _measure_calls(server, subject, phase, measured, rows)
+        full = _measure_calls(server, subject, phase, measured, rows)
         measured.add(f"{RATIO}, {rows}", "x", full / floor)
+        busy = _measure_throughput(server, subject, phase + _PHASES - 1, measured, rows)
         if rival is not None:
-            for form in FORMS:
-                cost = measured.add(f"mlflow models serve, {form}, {rows}", _COST, rival.cpu_seconds(form) * 1e3)
-                measured.add(f"{MLFLOW}, {form}, {rows}", "x", live / cost)
-            measured.add(f"memory of mlflow models serve, {rows}", "MB", rival.served.memory_megabytes())
-        _measure_throughput(server, subject, phase + _PHASES - 1, measured, rows)
+            _measure_rival(rival, busy, subject.calls, measured, rows)
         measured.add(f"{MEMORY}, {rows}", "MB", memory_megabytes(server.pid))
 
 
@@ -135,8 +133,8 @@ def _measure_floors(subject: Subject, phase: int, measured: Measured, rows: str)
     return floors["aio"] + measured.add(f"raw scoring by LightGBM's C API, {rows}", _COST, plain * 1e3)
 
 
-def _measure_calls(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> tuple[float, float]:
-    """Measure each mode and view, and return what DRY_RUN FULL and LIVE BASIC cost, in ms."""
+def _measure_calls(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> float:
+    """Measure each mode and view, and return what DRY_RUN FULL costs, in ms."""
     costs = []
     for mode, live_phases in (("DRY_RUN", 0), ("LIVE", 1)):
         for number, view in enumerate(("FULL", "BASIC")):
@@ -148,16 +146,30 @@ def _measure_calls(server: Running, subject: Subject, phase: int, measured: Meas
             )
             seconds = server.load(requests, _IN_FLIGHT).cpu_seconds
             costs.append(measured.add(f"ChooseChannel {mode} {view}, {rows}", _COST, seconds * 1e3))
-    return costs[0], costs[3]
+    return costs[0]
 
 
-def _measure_throughput(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> None:
-    """Measure how many live decisions a second are made and kept where many wait at a time, and how long they wait."""
+def _measure_throughput(server: Running, subject: Subject, phase: int, measured: Measured, rows: str) -> Load:
+    """Measure how many live decisions a second are made and kept where many wait at a time, at what cost, and how long they wait."""
     busy = server.load(subject.requests(phase, "busy", DECISION_MODE_LIVE, DECISION_VIEW_BASIC), _BUSY)
     name = f"LIVE BASIC, {_BUSY} in flight, {rows}"
+    measured.add(f"{name}: CPU", _COST, busy.cpu_seconds * 1e3)
     measured.add(f"{name}: throughput", "calls/s", subject.calls / busy.wall_seconds)
     measured.add(f"{name}: p50", "ms", busy.quantile(0.5) * 1e3)
     measured.add(f"{name}: p99", "ms", busy.quantile(0.99) * 1e3)
+    return busy
+
+
+def _measure_rival(rival: Rival, busy: Load, calls: int, measured: Measured, rows: str) -> None:
+    """Measure `mlflow models serve` where as many wait at a time, in each form that it takes."""
+    for form in FORMS:
+        name = f"mlflow models serve, {form}, {_BUSY} in flight, {rows}"
+        cpu, per_second = rival.load(form, _BUSY)
+        measured.add(f"{name}: CPU", _COST, cpu * 1e3)
+        measured.add(f"{name}: throughput", "calls/s", per_second)
+        measured.add(f"{MLFLOW}, {form}, {rows}", "x", busy.cpu_seconds / cpu)
+        measured.add(f"{THROUGHPUT}, {form}, {rows}", "x", calls / busy.wall_seconds / per_second)
+    measured.add(f"memory of mlflow models serve, {rows}", "MB", rival.served.memory_megabytes())
 
 
 def _score(subject: Subject) -> tuple[float, float]:

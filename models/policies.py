@@ -20,6 +20,7 @@ step is paid for certainly, and all others by no more. Its gaps to the best grow
 """
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,8 +68,25 @@ class Policy(Protocol):
         ...
 
 
+class _ByWorth(ABC):
+    """A policy that weighs actions by what each counts for."""
+
+    __slots__ = ()
+    caution: float
+
+    @abstractmethod
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
+        """Return the distribution by what each action counts for, both of shape (n,)."""
+
+    def distribution(self, table: ActionTable) -> FloatArray:
+        return self.by_worth(table, _worth(table, self.caution))
+
+    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
+        return expected_loss(_worth(table, self.caution), probabilities)
+
+
 @dataclass(frozen=True, slots=True)
-class Greedy:
+class Greedy(_ByWorth):
     """The best action, in equal parts to those that tie exactly; it explores nothing, so that its log teaches little.
 
     `caution` is a share of value before the price: an action with a price counts for that much less. Values are estimates, prices are not, so where a
@@ -78,19 +96,12 @@ class Greedy:
     caution: float = 0.0
     name: str = "greedy"
 
-    def distribution(self, table: ActionTable) -> FloatArray:
-        return self.by_worth(table, _worth(table, self.caution))
-
-    def by_worth(self, _table: ActionTable, worth: FloatArray) -> FloatArray:
-        """Return the distribution by what each action counts for."""
+    def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
         return _best(worth)
-
-    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
-        return expected_loss(_worth(table, self.caution), probabilities)
 
 
 @dataclass(frozen=True, slots=True)
-class GreedyFloor:
+class GreedyFloor(_ByWorth):
     """The best action, with a floor of probability for each of the others.
 
     Each of n actions keeps f = min(floor, limit / n); what is left goes to the best. `floor` and `limit` are probabilities, `caution` is
@@ -103,20 +114,13 @@ class GreedyFloor:
     budget_micros: float = inf
     name: str = "greedy_floor"
 
-    def distribution(self, table: ActionTable) -> FloatArray:
-        return self.by_worth(table, _worth(table, self.caution))
-
     def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
-        """Return the distribution by what each action counts for."""
         chances = _floored(_best(worth), self.floor, self.limit)
         return _within(chances, worth, _channels(table), self.budget_micros)
 
-    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
-        return expected_loss(_worth(table, self.caution), probabilities)
-
 
 @dataclass(frozen=True, slots=True)
-class EpsilonGreedy:
+class EpsilonGreedy(_ByWorth):
     """The best action, but with probability `epsilon` any channel or no send evenly, and any of its slots evenly.
 
     The channel is drawn before the slot, so that a channel is not explored for the number of its slots. `caution` and `budget_micros` are
@@ -128,23 +132,16 @@ class EpsilonGreedy:
     budget_micros: float = inf
     name: str = "epsilon_greedy"
 
-    def distribution(self, table: ActionTable) -> FloatArray:
-        return self.by_worth(table, _worth(table, self.caution))
-
     def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
-        """Return the distribution by what each action counts for."""
         channel = _channels(table)
         slots = np.bincount(channel)
         even = 1.0 / (len(slots) * slots[channel])
         chances = self.epsilon * even + (1 - self.epsilon) * _best(worth)
         return _within(chances, worth, channel, self.budget_micros)
 
-    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
-        return expected_loss(_worth(table, self.caution), probabilities)
-
 
 @dataclass(frozen=True, slots=True)
-class Thompson:
+class Thompson(_ByWorth):
     """Each channel with the probability that it is the best one, given how uncertain the values are; exact, nothing is sampled.
 
     What is compared is no send and the best slot of each channel, for what they count for and with their deviations, as independent normal
@@ -161,11 +158,7 @@ class Thompson:
     budget_micros: float = inf
     name: str = "thompson"
 
-    def distribution(self, table: ActionTable) -> FloatArray:
-        return self.by_worth(table, _worth(table, self.caution))
-
     def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
-        """Return the distribution by what each action counts for."""
         from models.best_of import (
             best_of,
         )  # scipy.special is 28 MB: who does not choose by chance of being best goes without
@@ -178,12 +171,9 @@ class Thompson:
         chances = stands * (of_channel / np.bincount(channel, weights=stands))[channel]
         return _within(_floored(chances, self.floor, self.limit), worth, channel, self.budget_micros)
 
-    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
-        return expected_loss(_worth(table, self.caution), probabilities)
-
 
 @dataclass(frozen=True, slots=True)
-class InverseGap:
+class InverseGap(_ByWorth):
     """Each action the less probable the more it is expected to lose, so that exploring costs at most the budget, whatever the values.
 
     Inverse-gap weighting gives one of k choices, which is worth gap_i less than the best, p_i = 1 / (k + gamma gap_i), and the best the rest,
@@ -208,18 +198,11 @@ class InverseGap:
     caution: float = 0.0
     name: str = "inverse_gap"
 
-    def distribution(self, table: ActionTable) -> FloatArray:
-        return self.by_worth(table, _worth(table, self.caution))
-
     def by_worth(self, table: ActionTable, worth: FloatArray) -> FloatArray:
-        """Return the distribution by what each action counts for."""
         channel = _channels(table)
         best = _greatest(worth, channel)
         between = _inverse_gap(best, np.zeros(len(best), dtype=np.intp), self.budget_micros / 2)
         return np.asarray(between[channel] * _inverse_gap(worth, channel, self.budget_micros / 2))
-
-    def exploration_cost(self, table: ActionTable, probabilities: FloatArray) -> float:
-        return expected_loss(_worth(table, self.caution), probabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +277,7 @@ def make_policy(rules: Rules, context: Context) -> Policy:
 
 def explore(policy: Policy, table: ActionTable) -> tuple[FloatArray, float]:
     """Return a policy's distribution, and what exploring with it is expected to cost; what actions count for is worked out once."""
-    if isinstance(policy, Greedy | GreedyFloor | EpsilonGreedy | Thompson | InverseGap):
+    if isinstance(policy, _ByWorth):
         worth = _worth(table, policy.caution)
         probabilities = policy.by_worth(table, worth)
         return probabilities, expected_loss(worth, probabilities)

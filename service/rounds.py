@@ -128,12 +128,14 @@ class Rounds(Generic[A, B]):
         loop.call_later(self._patience, self._take_over, number)
 
     def _take_over(self, number: int) -> None:
-        """Let another thread begin the next round, where this is still the last and somebody waits."""
+        """Let another thread begin the next round, where this is still the last: now, or once somebody comes."""
         with self._lock:
-            if number != self._last or not self._waiting:
+            if number != self._last:
                 return
             self._last += 1
-        self._threads.submit(self._work)
+            self._is_at_work = is_next = bool(self._waiting)
+        if is_next:
+            self._threads.submit(self._work)
 
 
 def _tell(callers: Iterable[_Caller[Any, Any]]) -> None:

@@ -178,6 +178,27 @@ def test_the_next_round_begins_where_one_waits_for_long() -> None:
     on_a_loop(run)
 
 
+def test_who_comes_while_one_waits_for_long_begins_at_once() -> None:
+    """Patience that ended with nobody there is not asked of who comes later."""
+
+    async def run() -> None:
+        with kitchen(patience=0.0) as cook:
+            cook.only_waits = True
+            first = asyncio.create_task(cook.asking.ask(1))
+            await cook.next_round()
+            while cook.asking._is_at_work:
+                await asyncio.sleep(0)
+            cook.asking._patience = WAIT
+            second = asyncio.create_task(cook.asking.ask(2))
+            await cook.next_round()
+            assert not first.done()
+            cook.open()
+            assert list(await asyncio.gather(first, second)) == [2, 4]
+            assert cook.rounds == [[1], [2]]
+
+    on_a_loop(run)
+
+
 def test_a_round_that_computes_is_not_overtaken() -> None:
     """However long callers wait, none begins while a round is not said to only wait; nor can a thread that serves nobody say so."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.budget import shadow_price_of
 from models.context import Context
-from models.curves import PLAIN_KEPT, Curves
+from models.curves import PLAIN_KEPT, Sketch
 from models.eligibility import EligibleChannel
 from models.features import NO_SEND
 from models.rules import Rules
@@ -34,7 +34,7 @@ class Estimate:
 
     p_response: FloatArray
     p_unsubscribe: FloatArray
-    curves: Curves | None = None
+    curves: Sketch | None = None
     """Of the sends among them, where the model draws curves."""
 
 
@@ -57,7 +57,7 @@ class ActionTable:
     """Standard deviation of the plan value's estimate; 0 where the estimate is taken as certain."""
     shadow_price: FloatArray
     """Money that one unit of the budgets which count the send is worth beside itself; 0 where none binds."""
-    curves: Curves | None = None
+    curves: Sketch | None = None
     """Of the sends, in their order; not kept in the log."""
 
     def __len__(self) -> int:

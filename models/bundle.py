@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from models.actions import Estimate
 from models.booster import Booster, BoosterError
 from models.context import Context
-from models.curves import STAGES, FunnelDescription, FunnelModel, made_before, sends_of
+from models.curves import STAGES, Asked, FunnelDescription, FunnelModel, Sketch, made_before
 from models.errors import BundleCorrupt, BundleIncompatible, BundleMissing, BundleSlow
 from models.features import Action, Column, Encoder
 from models.golden import GoldenAnswer, Question, make_questions
@@ -177,15 +177,26 @@ class Bundle:
         harm_micros: float = 0.0,
     ) -> list[Estimate]:
         """Return what the model believes of the same actions in several contexts; see `estimate`."""
-        funnel = self.funnel
-        if funnel is not None:
-            return [_funnel_estimate(funnel, context, actions, harm_micros) for context in contexts]
+        if self.funnel is not None:
+            (found,) = _funnel_estimates(self.funnel, [(contexts, actions)], harm_micros)
+            return found
         matrices = self._encoder.encode_each(contexts, actions)
         rates = self.description.unsubscribe_rates
         of_channel = np.array([rates.get(name, default_unsubscribe.get(name, 0.0)) for name in actions.names])
         p_response = self.calibrate(np.array([self._booster.raw_scores(matrix) for matrix in matrices]))
         unsubscribe = of_channel[actions.channel] if len(actions) else np.zeros(0)
         return [Estimate(p_response=of_one, p_unsubscribe=unsubscribe) for of_one in p_response]
+
+    def estimate_groups(
+        self,
+        groups: Sequence[tuple[Sequence[Context], Actions]],
+        default_unsubscribe: Mapping[str, float],
+        harm_micros: float = 0.0,
+    ) -> list[list[Estimate]]:
+        """Return the same of several groups of contexts, each with actions of its own; see `estimate`. A funnel says it of all of them together."""
+        if self.funnel is not None:
+            return _funnel_estimates(self.funnel, groups, harm_micros)
+        return [self.estimate_each(*group, default_unsubscribe, harm_micros) for group in groups]
 
     def calibrate(self, raw: FloatArray) -> FloatArray:
         """Turn raw scores of the one model into probabilities."""
@@ -194,14 +205,30 @@ class Bundle:
         ).apply(raw)
 
 
-def _funnel_estimate(funnel: FunnelModel, context: Context, actions: Actions, harm_micros: float) -> Estimate:
-    sends, made = sends_of(actions), made_before(context)
-    curves = funnel.curves(context, sends, made, context.message.order_margin_micros, harm_micros, actions)
-    return Estimate(
-        p_response=np.concatenate([[curves.p_organic], np.clip(curves.p_organic + curves.uplift, 0.0, 1.0)]),
-        p_unsubscribe=np.concatenate([[0.0], curves.p_unsubscribe]),
-        curves=curves,
-    )
+def _funnel_estimates(
+    funnel: FunnelModel, groups: Sequence[tuple[Sequence[Context], Actions]], harm_micros: float
+) -> list[list[Estimate]]:
+    asked = [
+        Asked(
+            context=context,
+            sends=actions.timed,
+            made=made_before(context),
+            margin_micros=context.message.order_margin_micros,
+            actions=actions,
+        )
+        for contexts, actions in groups
+        for context in contexts
+    ]
+    found = iter(funnel.sketch_each(asked, harm_micros))
+    return [[_funnel_estimate(next(found)) for _ in contexts] for contexts, _ in groups]
+
+
+def _funnel_estimate(curves: Sketch) -> Estimate:
+    p_response, p_unsubscribe = np.empty((2, 1 + len(curves.uplift)))
+    p_response[0], p_unsubscribe[0] = curves.p_organic, 0.0
+    p_response[1:] = np.minimum(np.maximum(curves.p_organic + curves.uplift, 0.0), 1.0)
+    p_unsubscribe[1:] = curves.p_unsubscribe
+    return Estimate(p_response=p_response, p_unsubscribe=p_unsubscribe, curves=curves)
 
 
 def load_bundle(directory: Path, limit: TimeLimit | None = None) -> Bundle:

@@ -26,7 +26,7 @@ relevance is coarser there, and a step may follow another only a cell later.
 import ctypes
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -41,8 +41,8 @@ from models import compiled
 from models.booster import Booster
 from models.context import Context
 from models.correction import GROUP_EDGES, ORDER_HOURS, Forecast
-from models.features import Column, Encoder, is_of_context
-from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week
+from models.features import Column, Encoder
+from models.rhythm import WEEK, Rhythms, RhythmTypes, count_weeks, hours_of_week
 from models.slate import Action, Actions
 from models.stage import Design, Scaling, linear_scores, sums_by_channel
 
@@ -62,7 +62,10 @@ _MOST_CLICK = 0.98
 _TINY = 1e-300
 _LEAST_DOUBT = 1e-9
 """What happened had at least this chance, whatever the stage says: interest has weights then too."""
-_FORMAT = 1
+_FIRST_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
+_MOST_CELLS = 65_536
+"""Of sends that are worked out together, so that they stay in the processor's cache."""
+_FORMAT = 2
 """Of curves.c's arguments; both files change it together."""
 _IGNORE = ConfigDict(extra="ignore")
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -80,6 +83,32 @@ def cell_begins(hours: int) -> IntArray:
     """Return when each cell begins, in hours after the first, of cells that hold so many hours."""
     far = [*range(_HOURLY, min(hours, _SIX_HOURLY), 6), *range(_SIX_HOURLY, hours, 24)]
     return np.concatenate([np.arange(min(hours, _HOURLY)), np.array(far, dtype=np.intp)])
+
+
+@lru_cache(maxsize=1024)
+def _cell_ends(hours: int) -> IntArray:
+    """Return the last hour of each cell, in hours after the first."""
+    found: IntArray = np.append(cell_begins(hours)[1:], hours) - 1
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _cell_of_hour(hours: int) -> IntArray:
+    """Return the cell that holds each hour, shape (hours,)."""
+    return np.searchsorted(cell_begins(hours), np.arange(hours), side="right") - 1
+
+
+@lru_cache(maxsize=1024)
+def _ready_cells(hours: int, wait_hours: int) -> IntArray:
+    """Return the first cell that begins so many hours after each; see `Curves.ready`."""
+    begin = cell_begins(hours)
+    return np.searchsorted(begin, begin + wait_hours)
+
+
+@lru_cache(maxsize=1024)
+def _local_hours(origin: int, hours: int, time_zone: str) -> IntArray:
+    """Return the hours of the local week of a grid, shape (hours,)."""
+    return hours_of_week(np.arange(origin, origin + hours), time_zone)
 
 
 def log_relevance(hours: FloatArray, half_life_hours: FloatArray | float) -> FloatArray:
@@ -249,6 +278,97 @@ class Curves:
 _BY_SEND = ("start", "worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A customer, and the sends of which curves are asked, as (channel, hours since 1970)."""
+
+    context: Context
+    sends: Sequence[tuple[str, float]]
+    made: Sequence[Made] = ()
+    """What was made before."""
+    margin_micros: float
+    actions: Actions | None = None
+    """Whose sends these are: what does not hang on the customer is then worked out once for all who have the same."""
+
+
+class Room:
+    """Memory for the cells of curves. What is drawn in it holds until the next is: to ask the system for a megabyte each time takes longer than to draw."""
+
+    def __init__(self) -> None:
+        self._kept = np.empty(0)
+
+    def take(self, sends: int, nodes: int, cells: int) -> FloatArray:
+        """Return two arrays of shape (sends, nodes, cells) in one."""
+        size = 2 * sends * nodes * cells
+        if len(self._kept) < size:
+            self._kept = np.empty(size)
+        return self._kept[:size].reshape(2, sends, nodes, cells)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """Curves of m sends but for their cells, which are hundreds of kilobytes and drawn where they are looked at; fields as those of `Curves`."""
+
+    start: IntArray
+    weights: FloatArray
+    pending_worth: FloatArray
+    pending_before: FloatArray
+    uplift: FloatArray
+    p_unsubscribe: FloatArray
+    p_notice: FloatArray
+    p_click: FloatArray
+    p_organic: float
+    row: IntArray
+    forecasts: "Forecasts"
+
+    @property
+    def channel(self) -> tuple[str, ...]:
+        """Channel of each send."""
+        names = self.forecasts.frame.names
+        return names if len(self.row) == len(names) else tuple(map(names.__getitem__, self.row.tolist()))
+
+    def ready(self, wait_hours: int) -> IntArray:
+        """Return the first cell that begins so many hours after that of each send; see `Curves.ready`."""
+        return _ready_cells(self.forecasts.frame.grid.hours, wait_hours)[self.start]
+
+    def keep(self, mask: NDArray[np.bool_]) -> "Sketch":
+        """Return the sketch of the sends for which the mask, shape (m,), is true."""
+        return Sketch(
+            start=self.start[mask],
+            weights=self.weights,
+            pending_worth=self.pending_worth,
+            pending_before=self.pending_before,
+            uplift=self.uplift[mask],
+            p_unsubscribe=self.p_unsubscribe[mask],
+            p_notice=self.p_notice[mask],
+            p_click=self.p_click[mask],
+            p_organic=self.p_organic,
+            row=self.row[mask],
+            forecasts=self.forecasts,
+        )
+
+    def drawn(self, room: Room | None = None) -> Curves:
+        """Return the curves, drawn in this room, or in one of their own."""
+        worth, before = self.forecasts.drawn(self.row, room or Room())
+        return Curves(
+            channel=self.channel,
+            start=self.start,
+            worth=worth,
+            before=before,
+            weights=self.weights,
+            pending_worth=self.pending_worth,
+            pending_before=self.pending_before,
+            uplift=self.uplift,
+            p_unsubscribe=self.p_unsubscribe,
+            p_notice=self.p_notice,
+            p_click=self.p_click,
+            p_organic=self.p_organic,
+            begin=self.forecasts.frame.grid.begin,
+            row=self.row,
+            forecasts=self.forecasts,
+        )
+
+
 class FunnelModel:
     """The funnel, ready to draw curves."""
 
@@ -260,8 +380,12 @@ class FunnelModel:
         self._design = Design(description.columns, description.scaling)
         self._rhythms = Rhythms(description.rhythm)
         self._weights = {name: np.array(stage.weights) for name, stage in description.stages.items()}
-        self._not_of_context = [i for i, c in enumerate(description.columns) if not is_of_context(c.name)]
         self._tables = _Tables.of(description, self._design)
+        self._is_steady = not (self._tables.click_decay.any() or self._tables.order_decay.any())
+        """Whether relevance says nothing."""
+        carried = description.order_interest * description.interest_deviation
+        self._buying = np.exp(carried * NODES) if carried else None
+        """By how much more who is interested buys after a click, by node; None: interest does not carry over to orders."""
 
     @property
     def tree_count(self) -> int:
@@ -286,66 +410,120 @@ class FunnelModel:
         harm_micros: float,
         actions: Actions | None = None,
     ) -> Curves:
-        """Return the curves of sends, as (channel, hours since 1970), given what was made before.
+        """Return the curves of sends, as (channel, hours since 1970), given what was made before; see `sketch_each`."""
+        asked = Asked(context=context, sends=sends, made=made, margin_micros=margin_micros, actions=actions)
+        (found,) = self.sketch_each([asked], harm_micros)
+        return found.drawn()
 
-        The context's factors multiply what the stages say. A send made before that is not known to have failed has been delivered. Where the sends are
-        those of `actions`, what does not hang on the customer is worked out once for all who have the same.
+    def sketch_each(self, asked: Sequence[Asked], harm_micros: float) -> list[Sketch]:
+        """Return the sketches of several customers' curves.
+
+        The contexts' factors multiply what the stages say. A send made before that is not known to have failed has been delivered. Customers lie one below
+        the other, a row for each channel and for each send, so that numbers of both may differ; those of one block have the same number of hours.
         """
-        now, expire = context.decide_time, context.message.expire_time
-        if actions is None or made:
-            frame = self._frame(now, expire, sends, made)
-        else:
-            frame = actions.once((self, now, expire), lambda: self._frame(now, expire, sends, made))
-        grid, of, place = frame.grid, frame.of, frame.place
-        stages = self._stages(context, list(place), frame.rows)
-        alone = stages.attention[:, None] * self._by_hour(context, stages.rows, grid)
-        hazard = stages.notice_factor[:, None] * alone
-        delivered = np.minimum(stages.delivered * stages.deliver_factor, 1.0)
-        weights, weights_alone = self._weights_of_interest(context, stages, place, made)
-        click_score, order_score = self._scores(stages, _log_relevance(context, grid.middle()))
-        click = self._click(click_score)
-        tilt, order = self._tilt(click), self._order_once_clicked(order_score, stages.organic)
-        react = self._reactions(stages, click, order, tilt, weights, margin_micros, harm_micros)
+        frames = [self._frame_of(one) for one in asked]
+        order = sorted(range(len(asked)), key=lambda place: frames[place].grid.hours)
+        asked, frames = [asked[place] for place in order], [frames[place] for place in order]
+        stages, organic = self._stages([one.context for one in asked], frames)
+        found: list[Sketch] = []
+        row = 0
+        for some in _blocks(frames):
+            rows = sum(len(frame.rows) for frame in frames[some])
+            mine = stages.part(row, row + rows)
+            found += self._sketch_block(asked[some], frames[some], mine, organic[some], harm_micros)
+            row += rows
+        places = dict(zip(order, found, strict=True))
+        return [places[place] for place in range(len(found))]
 
-        noticed = _noticed(grid, frame.kept, of, hazard) * delivered[of, None]
-        worth, before = react.along(noticed, of)
-        pending_worth, pending_before = np.zeros(before.shape[1:]), np.ones(before.shape[1:])
+    def _sketch_block(
+        self,
+        asked: Sequence[Asked],
+        frames: Sequence["_Frame"],
+        stages: "_Stages",
+        organic: FloatArray,
+        harm_micros: float,
+    ) -> list[Sketch]:
+        """Return the sketches of k customers in cells of the same hours, with their rows of the stages and, shape (k,), P(order) without a send."""
+        counts = [len(frame.rows) for frame in frames]
+        first_row, first_send = _firsts(counts), _firsts([len(frame.of) for frame in frames])
+        owner = np.repeat(np.arange(len(asked)), counts)
+        contexts = [one.context for one in asked]
+        rate = stages.attention[:, None] * self._by_hour(contexts, stages.rows, frames, owner)
+        click, order = self._click_and_order(contexts, stages, frames, owner)
+        weights, weights_alone = self._weights_of_interest(asked, stages, frames)
+        told = _Told(
+            stages=stages,
+            click=click,
+            order=order,
+            usual=self._usual(click),
+            buying=np.ones(len(NODES)) if self._buying is None else self._buying,
+            margin=np.array([one.margin_micros for one in asked], dtype=np.float64)[owner],
+            harm=float(harm_micros),
+            weights=weights[owner],
+        )
+        react = _reactions(told)
+        delivered = np.minimum(stages.delivered * stages.deliver_factor, 1.0)
+        kept, place = _rows_of(frames)
+        of = np.concatenate([frame.of + first for frame, first in zip(frames, first_row, strict=True)])
+        ends = _cell_ends(frames[0].grid.hours)
+        noticed, sums = _notices(_exponents(ends, kept, place, rate, stages.notice_factor, of), react, of, delivered)
+        p_notice = noticed.sum(axis=1)
+        block = _Block(rate=rate, told=told, react=react, noticed=noticed, of=of)
+        found = []
+        for i, (one, frame) in enumerate(zip(asked, frames, strict=True)):
+            begin, end = first_send[i], first_send[i] + len(frame.of)
+            pending_worth, pending_before = self._pending(one.made, frame, block, first_row[i], delivered)
+            found.append(
+                Sketch(
+                    start=frame.start,
+                    weights=weights[i],
+                    pending_worth=pending_worth,
+                    pending_before=pending_before,
+                    uplift=sums[1, begin:end],
+                    p_unsubscribe=sums[2, begin:end],
+                    p_notice=p_notice[begin:end],
+                    p_click=sums[0, begin:end],
+                    p_organic=float(organic[i]),
+                    row=frame.all,
+                    forecasts=Forecasts(
+                        frame=frame,
+                        block=block,
+                        first_row=first_row[i],
+                        first_send=begin,
+                        weights=weights_alone[i],
+                        window_hours=self.description.window_hours,
+                    ),
+                )
+            )
+        return found
+
+    def _pending(
+        self, made: Sequence[Made], frame: "_Frame", block: "_Block", first_row: int, delivered: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return worth and P(no reaction) of what was made before, together, from now on, shapes (Z, G)."""
+        grid, react = frame.grid, block.react
+        worth, before = np.zeros(react.worth.shape[1:]), np.ones(react.worth.shape[1:])
         for m in made:
             if m.noticed_hours is not None:
                 continue
-            i = np.array([place[m.channel]])
+            i = np.array([frame.place[m.channel]])
             kept = _kept(grid, np.array([m.send_hours]), i, self._tables.keep[frame.rows])
-            late = _noticed(grid, kept, i, hazard)
-            late = late if m.send_hours <= grid.now else late * delivered[i, None]
-            one_worth, one_before = react.along(late, i)
-            pending_worth = pending_worth * one_before[0] + one_worth[0] * pending_before
-            pending_before = pending_before * one_before[0]
-        clicked, ordered, left = np.einsum("mg,mkg->km", noticed, react.chances[of])
-        return Curves(
-            channel=frame.names,
-            start=frame.start,
-            worth=worth,
-            before=before,
-            weights=weights,
-            pending_worth=pending_worth,
-            pending_before=pending_before,
-            uplift=ordered,
-            p_unsubscribe=left,
-            p_notice=noticed.sum(axis=1),
-            p_click=clicked,
-            p_organic=stages.organic,
-            begin=grid.begin,
-            row=np.arange(len(sends)),
-            forecasts=Forecasts(
-                frame=frame,
-                hazard=alone,
-                stages=stages,
-                click=click,
-                weights=weights_alone,
-                order=self._order(stages, click, order, tilt, weights_alone),
-                window_hours=self.description.window_hours,
-            ),
-        )
+            here, first = i + first_row, np.zeros(1, dtype=np.intp)
+            exponents = _exponents(
+                _cell_ends(grid.hours), kept, first, block.rate, block.told.stages.notice_factor, here
+            )
+            arrived = np.ones(len(delivered)) if m.send_hours <= grid.now else delivered
+            noticed, _ = _notices(exponents, react, here, arrived)
+            one_worth, one_before = react.drawn(noticed, first, here, Room())
+            worth = worth * one_before[0] + one_worth[0] * before
+            before = before * one_before[0]
+        return worth, before
+
+    def _frame_of(self, asked: Asked) -> "_Frame":
+        now, expire = asked.context.decide_time, asked.context.message.expire_time
+        if asked.actions is None or asked.made:
+            return self._frame(now, expire, asked.sends, asked.made)
+        return asked.actions.once((self, now, expire), lambda: self._frame(now, expire, asked.sends, asked.made))
 
     def _frame(
         self, now: datetime, expire: datetime, sends: Sequence[tuple[str, float]], made: Sequence[Made]
@@ -360,26 +538,42 @@ class FunnelModel:
             hours=hours,
             place=place,
             of=of,
+            all=np.arange(len(names)),
             rows=rows,
             grid=grid,
             kept=_kept(grid, hours, of, self._tables.keep[rows]),
             start=grid.cells_of(send_hours),
         )
 
-    def _stages(self, context: Context, channels: Sequence[str], rows: IntArray) -> "_Stages":
-        """Return what the stages say of each channel, given its row of the tables, with what they say of the context alone."""
-        matrix = self._encoder.encode_channels(context, [*channels, ""])
-        matrix[-1, self._not_of_context] = np.nan
-        linear = np.einsum("nf,fsn->sn", self._design.base(matrix), self._tables.weights[:, :, np.append(rows, -1)])
+    def _stages(self, contexts: Sequence[Context], frames: Sequence["_Frame"]) -> tuple["_Stages", FloatArray]:
+        """Return what the stages say of each channel of each customer, and P(order) without a send by customer."""
+        matrix = self._encoder.encode_channels(contexts, [tuple(frame.place) for frame in frames])
+        counts = [len(frame.rows) for frame in frames]
+        rows = np.concatenate([frame.rows for frame in frames])
+        tables = self._tables.weights[:, :, np.append(rows, [-1] * len(frames))]
+        linear = np.einsum("nf,fsn->sn", self._design.base(matrix), tables)
+        of_channels, of_contexts = slice(len(rows)), slice(len(rows), None)
         notice, click, order, organic, leave = (
-            linear[i, mine] + self._trees(stage, matrix[mine]) for i, (stage, mine) in enumerate(_ROWS_OF_STAGES)
+            linear[i, mine] + self._trees(stage, matrix[mine])
+            for i, stage in enumerate(STAGES)
+            for mine in (of_contexts if stage == "organic" else of_channels,)
         )
+        alike = np.ones(len(rows))
 
         def factor(stage: str) -> FloatArray:
-            known = context.factors.get(stage, {})
-            return np.array([known[c].value if c in known else 1.0 for c in channels])
+            if not any(stage in context.factors for context in contexts):
+                return alike
+            known = [context.factors.get(stage, {}) for context in contexts]
+            return np.array(
+                [
+                    of_one[c].value if c in of_one else 1.0
+                    for of_one, frame in zip(known, frames, strict=True)
+                    for c in frame.place
+                ]
+            )
 
-        return _Stages(
+        p_organic = _logistic(organic)
+        stages = _Stages(
             rows=rows,
             delivered=self._tables.delivered[rows],
             deliver_factor=factor("deliver"),
@@ -387,22 +581,37 @@ class FunnelModel:
             notice_factor=factor("notice"),
             click=click,
             click_factor=factor("click"),
-            order=order + self.description.stages["order"].organic * organic,
+            order=order + self.description.stages["order"].organic * np.repeat(organic, counts),
             gain_factor=self.description.scale * factor("order"),
             leave=_logistic(leave),
             leave_factor=factor("unsubscribe"),
-            organic=float(_logistic(organic)[0]),
+            organic=np.repeat(p_organic, counts),
         )
+        return stages, p_organic
 
     def _weights_of_interest(
-        self, context: Context, stages: "_Stages", place: Mapping[str, int], made: Sequence[Made]
+        self, asked: Sequence[Asked], stages: "_Stages", frames: Sequence["_Frame"]
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the weights of the nodes given what came of the sends that were noticed, with factors and by the bundle alone, shape (Z,)."""
+        """Return the weights of the nodes given what came of the sends that were noticed, with factors and by the bundle alone, shape (k, Z)."""
+        weights = np.tile(_FIRST_WEIGHTS, (len(asked), 1))
+        weights_alone = weights.copy()
+        row = 0
+        for i, (one, frame) in enumerate(zip(asked, frames, strict=True)):
+            end = row + len(frame.rows)
+            if any(m.noticed_hours is not None for m in one.made):
+                weights[i], weights_alone[i] = self._weights_given(one, stages.part(row, end), frame.place)
+            row = end
+        return weights, weights_alone
+
+    def _weights_given(
+        self, asked: Asked, stages: "_Stages", place: Mapping[str, int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the same of one customer, shape (Z,)."""
         weights = weights_alone = NODE_WEIGHTS
-        for m in made:
+        for m in asked.made:
             if m.noticed_hours is not None:
-                score, _ = self._scores(stages, _log_relevance(context, np.array([m.noticed_hours])))
-                alone = self._click(score)
+                relevance = _log_relevance(asked.context, np.array([m.noticed_hours]))
+                alone = self._click(self._scores(stages, relevance)[0])
                 q, q_alone = (
                     np.clip(x[place[m.channel], :, 0], _LEAST_DOUBT, 1 - _LEAST_DOUBT)
                     for x in (_corrected(alone, stages.click_factor), alone)
@@ -411,13 +620,36 @@ class FunnelModel:
                 weights_alone = weights_alone * (q_alone if m.is_clicked else 1 - q_alone)
         return weights / weights.sum(), weights_alone / weights_alone.sum()
 
-    def _by_hour(self, context: Context, rows: IntArray, grid: "_Grid") -> FloatArray:
-        """Return by what the hazard of channels is multiplied in each hour of the grid, shape (n, H)."""
-        customer = context.customer
-        week = hours_of_week(np.arange(grid.origin, grid.origin + grid.hours), customer.time_zone)
-        rhythm = np.log(self._rhythms.of(count_week(customer.active_hours, customer.time_zone)))[week]
-        found: FloatArray = np.exp(self._tables.power[rows, None] * rhythm + self._tables.log_week[rows[:, None], week])
+    def _by_hour(
+        self, contexts: Sequence[Context], rows: IntArray, frames: Sequence["_Frame"], owner: IntArray
+    ) -> FloatArray:
+        """Return by what the hazard of channels is multiplied in each hour of their customers' grids, shape (n, H)."""
+        zones = [context.customer.time_zone for context in contexts]
+        grids = [frame.grid for frame in frames]
+        week = np.array([_local_hours(g.origin, g.hours, where) for g, where in zip(grids, zones, strict=True)])
+        active = count_weeks([context.customer.active_hours for context in contexts], zones)
+        rhythm = np.log(self._rhythms.of(active[:, None])[:, 0])[np.arange(len(week))[:, None], week]
+        log_week = self._tables.log_week[rows[:, None], week[owner]]
+        found: FloatArray = np.exp(self._tables.power[rows, None] * rhythm[owner] + log_week)
         return found
+
+    def _click_and_order(
+        self, contexts: Sequence[Context], stages: "_Stages", frames: Sequence["_Frame"], owner: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return P(click | noticed) by channel, node and cell, without factors, shape (n, Z, G), and P(order | click) by channel and cell, shape (n, G)."""
+        grids = [frame.grid for frame in frames]
+        relevance = np.zeros((1, 1))  # where it says nothing, all cells are alike
+        if not self._is_steady and any(c.message.relevance_half_life_seconds is not None for c in contexts):
+            each = [_log_relevance(context, grid.middle()) for context, grid in zip(contexts, grids, strict=True)]
+            relevance = np.array(each)[owner]
+        click_score, order_score = self._scores(stages, relevance)
+        click, order = self._click(click_score), _logistic(order_score)
+        if self.description.order_is_caused:
+            organic = stages.organic[:, None]
+            order = organic + (1.0 - organic) * order
+        cells = len(grids[0].begin)
+        shared = cells if click.shape[2] < cells else 1
+        return np.repeat(click, shared, axis=2), np.repeat(order, shared, axis=1)
 
     def _scores(self, stages: "_Stages", relevance: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the scores of a click and of an order at these logs of relevance, each by channel and cell, shape (n, G)."""
@@ -431,55 +663,44 @@ class FunnelModel:
         logit = math.sqrt(1 + 0.346 * sigma**2) * score
         return _logistic(logit[:, None, :] + sigma * NODES[:, None])
 
-    def _order_once_clicked(self, score: FloatArray, organic: float) -> FloatArray:
-        """Return P(order | click), caused or not, of scores of the stage order, of their shape."""
-        found = _logistic(score)
-        return organic + (1.0 - organic) * found if self.description.order_is_caused else found
-
-    def _tilt(self, click: FloatArray) -> FloatArray | None:
-        """Return m, by how much more or less than on average who clicks is moved to order at each node, shape (n, Z, G); None: it is 1."""
-        if self.description.order_interest * self.description.interest_deviation == 0:
+    def _usual(self, click: FloatArray) -> FloatArray | None:
+        """Return the mean over the nodes of by how much who clicks buys more, by which m is divided, shape (n, G); None: m is 1."""
+        if self._buying is None:
             return None
-        buying = np.exp(self.description.order_interest * self.description.interest_deviation * NODES)[:, None]
-        mean = (NODE_WEIGHTS @ (click * buying)) / np.maximum(NODE_WEIGHTS @ click, _TINY)
-        found: FloatArray = buying / np.maximum(mean, _TINY)[:, None, :]
+        mean = (NODE_WEIGHTS @ (click * self._buying[:, None])) / np.maximum(NODE_WEIGHTS @ click, _TINY)
+        found: FloatArray = np.maximum(mean, _TINY)
         return found
 
-    def _order(
-        self, stages: "_Stages", click: FloatArray, order: FloatArray, tilt: FloatArray | None, weights: FloatArray
-    ) -> FloatArray:
-        """Return P(order | click) at these weights, without factors and scale, shape (n, G)."""
-        if tilt is None:
-            return order
-        among = (weights @ (click * tilt)) / np.maximum(weights @ click, _TINY)
-        found: FloatArray = np.minimum(order + (among - 1) * np.maximum(order - stages.organic, 0.0), 1.0)
-        return found
 
-    def _reactions(
-        self,
-        stages: "_Stages",
-        click_alone: FloatArray,
-        order: FloatArray,
-        tilt: FloatArray | None,
-        weights: FloatArray,
-        margin: float,
-        harm: float,
-    ) -> "_Reactions":
-        """Return what follows once a message is noticed, by channel and cell."""
-        q = _corrected(click_alone, stages.click_factor)
-        caused = (stages.gain_factor[:, None] * np.maximum(order - stages.organic, 0.0))[:, None, :]
-        gain = np.minimum(caused if tilt is None else caused * tilt, 1.0 - stages.organic)
-        left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
-        click = weights @ q
-        return _Reactions(
-            worth=weights[:, None] * (q * (margin * gain) - harm * left),
-            reacts=q + left,
-            chances=np.stack([click, weights @ (q * gain), weights @ left], axis=1),
-        )
+def _firsts(counts: Sequence[int]) -> list[int]:
+    """Return how many there are before each."""
+    return [0, *itertools.accumulate(counts)][:-1]
 
 
-_ROWS_OF_STAGES = tuple((stage, slice(-1, None) if stage == "organic" else slice(-1)) for stage in STAGES)
-"""The last row is of the context alone."""
+def _blocks(frames: Sequence["_Frame"]) -> Iterator[slice]:
+    """Take frames in order of their hours together while these are the same and the sends not too many."""
+    first = cells = 0
+    for place, frame in enumerate(frames):
+        more = len(frame.of) * len(frame.grid.begin)
+        if place > first and (frame.grid.hours != frames[first].grid.hours or cells + more > _MOST_CELLS):
+            yield slice(first, place)
+            first, cells = place, 0
+        cells += more
+    if frames:
+        yield slice(first, len(frames))
+
+
+def _rows_of(frames: Sequence["_Frame"]) -> tuple[FloatArray, IntArray]:
+    """Return what ages make of the hazard of noticing sends, each frame's once, and the row of each send."""
+    first: dict[int, int] = {}
+    tables, rows, count = [], [], 0
+    for frame in frames:
+        if id(frame) not in first:
+            first[id(frame)] = count
+            tables.append(frame.kept)
+            count += len(frame.kept)
+        rows.append(frame.all + first[id(frame)])
+    return (tables[0] if len(tables) == 1 else np.concatenate(tables)), np.concatenate(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -570,8 +791,34 @@ class _Stages:
     gain_factor: FloatArray
     leave: FloatArray
     leave_factor: FloatArray
-    organic: float
+    organic: FloatArray
     """P(order) without a send."""
+
+    def part(self, begin: int, end: int) -> "_Stages":
+        """Return what they say of these rows."""
+        if end - begin == len(self.rows):
+            return self
+        return _Stages(**{name: getattr(self, name)[begin:end] for name in _Stages.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What reactions hang on: n channels, by node and cell."""
+
+    stages: _Stages
+    click: FloatArray
+    """P(click | noticed) without factors, shape (n, Z, G)."""
+    order: FloatArray
+    """P(order | click), caused or not, of who is as interested as those who click, shape (n, G)."""
+    usual: FloatArray | None
+    """m is `buying` by this, shape (n, G); None: it is 1."""
+    buying: FloatArray
+    """Shape (Z,)."""
+    margin: FloatArray
+    """Micros, shape (n,)."""
+    harm: float
+    weights: FloatArray
+    """Of the nodes, shape (n, Z)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -583,31 +830,127 @@ class _Reactions:
     reacts: FloatArray
     """P(click or unsubscribe), shape (n, Z, G)."""
     chances: FloatArray
-    """P(click), P(order caused) and P(unsubscribe) over the nodes, shape (n, 3, G)."""
+    """P(click), P(order caused) and P(unsubscribe) over the nodes, shape (3, n, G)."""
 
-    def along(self, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return worth in a cell and P(no reaction before it) of sends of these channels, noticed with (m, G); both of shape (m, Z, G)."""
-        library = _kernel()
-        if library is not None:
-            return self._along_by_kernel(library, noticed, of)
-        here = noticed[:, None, :]
-        reacted = self.reacts.take(of, axis=0)
-        reacted *= here
-        before = np.empty_like(reacted)
-        before[:, :, 0] = 1.0
-        np.cumsum(reacted[:, :, :-1], axis=2, out=before[:, :, 1:])
-        np.subtract(1.0, before[:, :, 1:], out=before[:, :, 1:])
-        worth = self.worth.take(of, axis=0)
-        worth *= here
-        return worth, before
-
-    def _along_by_kernel(self, library: Any, noticed: FloatArray, of: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Do the same by curves.c."""
+    def drawn(self, noticed: FloatArray, place: IntArray, of: IntArray, room: Room) -> FloatArray:
+        """Return worth in a cell and P(no reaction before it), shape (2, m, Z, G), of sends of these channels, noticed with rows of (M, G)."""
         nodes, cells = self.reacts.shape[1:]
-        worth, before = np.empty((2, len(of), nodes, cells))
-        where = map(compiled.address, (noticed, of, self.worth, self.reacts, worth, before))
-        library.along(len(of), nodes, cells, *where)
-        return worth, before
+        found = room.take(len(of), nodes, cells)
+        library = _kernel()
+        if library is None:
+            _drawn_by_numpy(self, noticed[place], of, found)
+        else:
+            where = map(compiled.address, (noticed, place, of, self.worth, self.reacts, found[0], found[1]))
+            library.drawn(len(of), nodes, cells, *where)
+        return found
+
+
+def _drawn_by_numpy(react: _Reactions, noticed: FloatArray, of: IntArray, found: FloatArray) -> None:
+    """Do what curves.c does; the reference, as the next three, and what serves where that was not compiled."""
+    worth, before = found
+    here = noticed[:, None, :]
+    np.multiply(react.worth[of], here, out=worth)
+    before[:, :, 0] = 1.0
+    np.cumsum((react.reacts[of] * here)[:, :, :-1], axis=2, out=before[:, :, 1:])
+    np.subtract(1.0, before[:, :, 1:], out=before[:, :, 1:])
+
+
+def _reactions(told: _Told) -> _Reactions:
+    """Return what follows once a message is noticed, by channel and cell."""
+    library = _kernel()
+    n, nodes, cells = told.click.shape
+    alone, found = np.empty((3, n, nodes, cells)), np.empty((2, n, nodes, cells))
+    if library is None:
+        _reactions_by_numpy(told, alone, found)
+    else:
+        stages = told.stages
+        leave = np.minimum(stages.leave * stages.leave_factor, 1.0)
+        numbers = (told.buying, stages.click_factor, stages.gain_factor, stages.organic, leave, told.margin)
+        library.reactions(
+            *(n, nodes, cells, compiled.address(told.click), compiled.address(told.order)),
+            None if told.usual is None else compiled.address(told.usual),
+            *map(compiled.address, numbers),
+            *(told.harm, _MOST_CLICK, compiled.address(told.weights)),
+            *map(compiled.address, (*alone, *found)),
+        )
+    chances: FloatArray = (told.weights[:, None, :] @ alone)[:, :, 0]
+    return _Reactions(worth=found[0], reacts=found[1], chances=chances)
+
+
+def _reactions_by_numpy(told: _Told, alone: FloatArray, found: FloatArray) -> None:
+    """Fill in P(click), P(order caused) and P(unsubscribe), then worth and P(reaction), each of shape (n, Z, G)."""
+    stages, organic = told.stages, told.stages.organic[:, None]
+    q = _corrected(told.click, stages.click_factor)
+    gain = (stages.gain_factor[:, None] * np.maximum(told.order - organic, 0.0))[:, None, :]
+    if told.usual is not None:
+        gain = gain * (told.buying[:, None] / told.usual[:, None, :])
+    gain = np.minimum(gain, 1.0 - organic[:, None])
+    left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
+    alone[0], alone[1], alone[2] = q, q * gain, left
+    found[0] = told.weights[:, :, None] * (q * (told.margin[:, None, None] * gain) - told.harm * left)
+    found[1] = q + left
+
+
+def _exponents(
+    ends: IntArray, kept: FloatArray, place: IntArray, rate: FloatArray, factor: FloatArray, of: IntArray
+) -> FloatArray:
+    """Return less the hazard of noticing up to the end of each cell, shape (m, G).
+
+    Parameters
+    ----------
+    ends : the last hour of each cell, shape (G,).
+    kept : what `_kept` says of sends, shape (M, H), and `place` which row is each send's, shape (m,).
+    rate : all the rest of the hazard but for the factors, shape (n, H), and `of` which row is each send's.
+    factor : shape (n,).
+    """
+    library = _kernel()
+    if library is None:
+        return _exponents_by_numpy(ends, kept, place, rate, factor, of)
+    found = np.empty((len(of), len(ends)))
+    where = map(compiled.address, (ends, kept, place, rate, factor, of, found))
+    library.exponents(len(of), rate.shape[1], len(ends), *where)
+    return found
+
+
+def _exponents_by_numpy(
+    ends: IntArray, kept: FloatArray, place: IntArray, rate: FloatArray, factor: FloatArray, of: IntArray
+) -> FloatArray:
+    hazard = factor[:, None] * rate
+    total: FloatArray = (kept[place] * hazard[of]).cumsum(axis=1)[:, ends]
+    return np.negative(total)
+
+
+def _notices(
+    exponents: FloatArray, react: _Reactions, of: IntArray, delivered: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return P(noticed in a cell), shape (m, G), and P(click), P(order caused) and P(unsubscribe), shape (3, m); the exponents are written over."""
+    noticed = np.exp(exponents, out=exponents)
+    library = _kernel()
+    if library is None:
+        return noticed, _notices_by_numpy(noticed, react, of, delivered)
+    sums = np.empty((3, len(of)))
+    where = map(compiled.address, (delivered, of, react.chances, noticed, sums))
+    library.notices(len(of), len(delivered), noticed.shape[1], *where)
+    return noticed, sums
+
+
+def _notices_by_numpy(noticed: FloatArray, react: _Reactions, of: IntArray, delivered: FloatArray) -> FloatArray:
+    by_then = 1.0 - noticed
+    noticed[:, 0], noticed[:, 1:] = by_then[:, 0], by_then[:, 1:] - by_then[:, :-1]
+    noticed *= delivered[of, None]
+    products = noticed * react.chances[:, of]
+    even, odd = _order_of_sums(noticed.shape[1])
+    found: FloatArray = products[:, :, even].cumsum(axis=2)[:, :, -1]
+    if len(odd):
+        found = found + products[:, :, odd].cumsum(axis=2)[:, :, -1]
+    return found
+
+
+def _order_of_sums(cells: int) -> tuple[list[int], list[int]]:
+    """Return in which order cells are added up, even and odd ones apart: of each eight the last pair first, as numpy's einsum does on x86-64."""
+    full = cells // 8 * 8
+    pairs = [*(first + pair for first in range(0, full, 8) for pair in (6, 4, 2, 0)), *range(full, cells, 2)]
+    return pairs, [pair + 1 for pair in pairs if pair + 1 < cells]
 
 
 @cache
@@ -615,14 +958,14 @@ def _kernel() -> Any:
     """Return curves.c's library, None where it was not compiled."""
     library = compiled.load("curves", _FORMAT)
     if library is not None:
-        library.along.argtypes = (*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 6)
-        library.plain.argtypes = (
-            *[ctypes.c_int64] * 3,
-            *[ctypes.c_void_p] * 6,
-            *[ctypes.c_double] * 2,
-            *[ctypes.c_void_p] * 2,
-        )
-        library.along.restype = library.plain.restype = None
+        size, where, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+        library.reactions.argtypes = (*[size] * 3, *[where] * 9, *[number] * 2, *[where] * 6)
+        library.exponents.argtypes = (*[size] * 3, *[where] * 7)
+        library.notices.argtypes = (*[size] * 3, *[where] * 5)
+        library.drawn.argtypes = (*[size] * 3, *[where] * 7)
+        library.plain.argtypes = (*[size] * 3, *[where] * 6, *[number] * 2, *[where] * 2)
+        for kernel in (library.reactions, library.exponents, library.notices, library.drawn, library.plain):
+            kernel.restype = None
     return library
 
 
@@ -679,6 +1022,8 @@ class _Frame:
     """Place of each channel; those of sends made before are among them."""
     of: IntArray
     """Place of each send's channel, shape (m,)."""
+    all: IntArray
+    """Place of each send, shape (m,)."""
     rows: IntArray
     """Of the tables, shape (n,)."""
     grid: _Grid
@@ -689,61 +1034,75 @@ class _Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """What curves of customers are drawn from, one below the other: n channels, M sends."""
+
+    rate: FloatArray
+    """Of noticing without factors and but for the age, by hour of the grid, shape (n, H)."""
+    told: _Told
+    react: _Reactions
+    noticed: FloatArray
+    """P(noticed in a cell), shape (M, G)."""
+    of: IntArray
+    """Row of each send's channel, shape (M,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecasts:
-    """What the bundle alone, without factors, says of m sends through n channels: the trials by which it is corrected later."""
+    """What the bundle alone, without factors, says of a customer's m sends: the trials by which it is corrected later."""
 
     frame: _Frame
-    hazard: FloatArray
-    """Rate of noticing but for the age, by hour of the grid, shape (n, H)."""
-    stages: _Stages
-    click: FloatArray
-    """P(click | noticed) by node and cell, shape (n, Z, G)."""
+    block: _Block
+    first_row: int
+    """Of the customer's rows of channels."""
+    first_send: int
+    """Of the customer's rows of sends."""
     weights: FloatArray
     """Of the nodes, given what was made before, shape (Z,)."""
-    order: FloatArray
-    """P(order | click) by cell, shape (n, G)."""
     window_hours: float
+
+    def drawn(self, rows: IntArray, room: Room) -> FloatArray:
+        """Return the cells of these sends; see `_Reactions.drawn`."""
+        place = rows + self.first_send
+        return self.block.react.drawn(self.block.noticed, place, self.block.of[place], room)
 
     def of_send(self, row: int) -> Forecast:
         """Return the forecast of one send."""
-        channel, grid = self.frame.of[row], self.frame.grid
-        rate = self.frame.kept[row] * self.hazard[channel]
-        cell = np.searchsorted(grid.begin, np.arange(grid.hours), side="right") - 1
-        click, order = (self.weights @ self.click[channel])[cell], self.order[channel][cell]
-        hour = math.floor(self.frame.hours[row])
+        frame, grid, channel = self.frame, self.frame.grid, self.first_row + int(self.frame.of[row])
+        hour = math.floor(frame.hours[row])
         edges = [min(max(hour + edge - grid.origin, 0), grid.hours) for edge in (0, *GROUP_EDGES)]
-        found: list[tuple[float, float, float]] = []
-        for begin, end in itertools.pairwise(edges):
-            if end <= begin:
-                break
-            here = rate[begin:end]
-            total = float(here.sum())
-            share = here / total if total > 0 else np.full(end - begin, 1 / (end - begin))
-            found.append((total, float(share @ click[begin:end]), float(share @ order[begin:end])))
+        count = next((place for place, (a, b) in enumerate(itertools.pairwise(edges)) if b <= a), len(GROUP_EDGES))
+        chance, begins, end = self._by_hour(channel), edges[:count], edges[count]
+        rate = (frame.kept[row] * self.block.rate[channel])[:end]
+        found = np.zeros((3, 0))
+        if count:
+            total = np.add.reduceat(rate, begins)
+            if not total.all():  # where nobody would notice it, hours count alike
+                rate = np.where(np.repeat(total > 0, np.diff(edges[: count + 1])), rate[begins[0] :], 1.0)
+                rate = np.concatenate([np.zeros(begins[0]), rate])
+            of_all = np.add.reduceat(rate, begins)
+            found = np.vstack([total, np.add.reduceat(rate * chance[:, :end], begins, axis=1) / of_all])
+        notice, click, order = ([round(x, 6) for x in of_one] for of_one in found.tolist())
         return Forecast(
             send_hour=hour,
-            deliver=round(float(self.stages.delivered[channel]), 6),
-            notice=tuple(round(hazard, 6) for hazard, _, _ in found),
-            click=tuple(round(p, 6) for _, p, _ in found),
-            order=tuple(round(p, 6) for _, _, p in found),
-            unsubscribe=round(float(self.stages.leave[channel]), 6),
+            deliver=round(float(self.block.told.stages.delivered[channel]), 6),
+            notice=tuple(notice),
+            click=tuple(click),
+            order=tuple(order),
+            unsubscribe=round(float(self.block.told.stages.leave[channel]), 6),
             order_until=math.floor(grid.now + self.window_hours),
         )
 
-
-def _noticed(grid: _Grid, kept: FloatArray, of: IntArray, hazard: FloatArray) -> FloatArray:
-    """Return P(noticed in cell | delivered) of sends through these channels, shape (m, G).
-
-    `kept`, shape (m, H), is what `_kept` says of them; `hazard`, shape (n, H), is all the rest, by channel and hour of the grid.
-    """
-    total = (kept * hazard[of]).cumsum(axis=1)
-    if len(grid.begin) < grid.hours:
-        total = total[:, np.append(grid.begin[1:], grid.hours) - 1]
-    by_then = np.negative(total, out=total)
-    np.subtract(1.0, np.exp(by_then, out=by_then), out=by_then)
-    noticed: FloatArray = by_then.copy()
-    noticed[:, 1:] -= by_then[:, :-1]
-    return noticed
+    def _by_hour(self, channel: int) -> FloatArray:
+        """Return P(click | noticed) and P(order | click) of a row in each hour, at these weights and without factors and scale, shape (2, H)."""
+        told, weights = self.block.told, self.weights
+        click, order = told.click[channel], told.order[channel]
+        clicked = weights @ click
+        if told.usual is not None:
+            tilt = told.buying[:, None] / told.usual[channel]
+            among = (weights @ (click * tilt)) / np.maximum(clicked, _TINY)
+            order = np.minimum(order + (among - 1) * np.maximum(order - told.stages.organic[channel], 0.0), 1.0)
+        return np.array([clicked, order])[:, _cell_of_hour(self.frame.grid.hours)]
 
 
 def _kept(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """One decision, from its context to the action served. Pure: the same context, rules and bundle give the same choice, bit for bit."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -16,7 +17,7 @@ from models.bundle import Bundle
 from models.cascade import Step, max_steps, plan, sends_by_order
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.correction import Forecast
-from models.curves import PlainLags, plain_click, plain_lags
+from models.curves import PlainLags, Room, plain_click, plain_lags
 from models.eligibility import Eligibility, EligibleChannel, Slot, Suppressed, find_eligible, free_first
 from models.planner import Campaign, CampaignValues, CascadeValues, Prices, value_campaign, value_cascades
 from models.policies import RuleCascade, draw, explore, make_policy
@@ -141,8 +142,9 @@ def evaluate_each(contexts: Sequence[Context], rules: Rules, bundle: Bundle | No
     version = bundle.version if bundle is not None else ""
     results: list[Evaluation | Decision | _Case] = [_open_case(context, rules, version) for context in contexts]
     cases = [case for case in results if isinstance(case, _Case)]
-    for alike in _by(cases, lambda case: id(case.actions)):
-        estimates, degraded = _estimate([case.context for case in alike], rules, bundle, alike[0].actions)
+    groups = _by(cases, lambda case: id(case.actions))
+    told = _estimate_groups([([case.context for case in alike], alike[0].actions) for alike in groups], rules, bundle)
+    for alike, (estimates, degraded) in zip(groups, told, strict=True):
         tables = value_each(
             [case.context for case in alike], rules, [case.considered for case in alike], estimates, alike[0].actions
         )
@@ -279,7 +281,7 @@ def _serve(found: Evaluation, rules: Rules, free_only_micros: float) -> Decision
 
 def _forecast(table: ActionTable, index: int) -> Forecast | None:
     curves, action = table.curves, table.actions[index]
-    if curves is None or curves.forecasts is None or curves.row is None or action.send_time is None:
+    if curves is None or action.send_time is None:
         return None
     send = table.listed.sends.place[id(action)]
     return curves.forecasts.of_send(int(curves.row[send]))
@@ -342,10 +344,11 @@ def _cascades_each(
         chosen = None if mask is None else mask.tobytes()
         return id(table.actions), chosen, context.decide_time, expire, step, limits, table.is_paid.tobytes()
 
+    room = Room()
     for alike in _by(range(len(tables)), key):
         first = alike[0]
         if tables[first].curves is not None:
-            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first]), None)
+            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first], room), None)
         else:
             chosen = [contexts[place] for place in alike]
             free = None if is_free is None else [is_free[place] for place in alike]
@@ -361,9 +364,9 @@ def _is_free(table: ActionTable) -> NDArray[np.bool_]:
 
 
 def _drawn_cascades(
-    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None
+    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None, room: Room
 ) -> CascadeValues:
-    """Return the best cascades by the curves that the model draws."""
+    """Return the best cascades by the curves that the model draws, in this room."""
     is_send, curves = table.listed.is_send, table.curves
     assert curves is not None  # else there are plain ones
     is_asked = is_send if among is None else is_send & among
@@ -373,7 +376,8 @@ def _drawn_cascades(
         is_paid=table.is_paid[is_asked],
         ready=curves.ready(_least_wait(rules)),
     )
-    return value_cascades(curves, prices, _steps_left(context, rules), is_strict=free_first(context, rules) == "strict")
+    steps, is_strict = _steps_left(context, rules), free_first(context, rules) == "strict"
+    return value_cascades(curves.drawn(room), prices, steps, is_strict=is_strict)
 
 
 def _plain_cascades(
@@ -535,11 +539,27 @@ def _only_reason(retry: datetime, suppressed: tuple[Suppressed, ...]) -> bool:
     return any(all(s.retry_time is not None for s in suppressed if s.channel == channel) for channel in channels)
 
 
-def _estimate(
-    contexts: Sequence[Context], rules: Rules, bundle: Bundle | None, actions: Actions
-) -> tuple[list[Estimate], tuple[Degraded, ...]]:
+_Estimates = tuple[list[Estimate], tuple[Degraded, ...]]
+
+
+def _estimate_groups(
+    groups: Sequence[tuple[Sequence[Context], Actions]], rules: Rules, bundle: Bundle | None
+) -> list[_Estimates]:
+    """Return the model's estimates of each group of contexts with the same actions; where those of one fail, the others do not."""
+    if bundle is not None and len(groups) > 1:
+        with contextlib.suppress(BoosterError):
+            found = bundle.estimate_groups(groups, _unsubscribe_rates(rules), rules.harm.unsubscribe)
+            return [(estimates, ()) for estimates in found]
+    return [_estimate(contexts, rules, bundle, actions) for contexts, actions in groups]
+
+
+def _unsubscribe_rates(rules: Rules) -> dict[str, float]:
+    return {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
+
+
+def _estimate(contexts: Sequence[Context], rules: Rules, bundle: Bundle | None, actions: Actions) -> _Estimates:
     """Return the model's estimate of the same actions in each context; where there is none, zeros, and why."""
-    rates = {key: channel.unsubscribe_rate for key, channel in rules.channels.items()}
+    rates = _unsubscribe_rates(rules)
     if bundle is not None:
         try:
             return bundle.estimate_each(contexts, actions, rates, rules.harm.unsubscribe), ()

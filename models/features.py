@@ -375,13 +375,17 @@ class Encoder:
         ]
         return np.array(rows).reshape(len(moments), len(self._time_places))[of_moment]
 
-    def encode_channels(self, context: Context, channels: Sequence[str]) -> FloatArray:
-        """Encode one row for each channel, features of time missing; shape (n_channels, n_columns)."""
-        facts = Facts.of(context)
-        matrix = np.empty((len(channels), len(self.columns)))
-        matrix[:] = self._context_row(facts)
+    def encode_channels(self, contexts: Sequence[Context], channels: Sequence[Sequence[str]]) -> FloatArray:
+        """Encode a row for each channel of each context, features of time missing, and below all of them one for each context alone; shape (n + k, n_columns)."""
+        facts = [Facts.of(context) for context in contexts]
+        alone = np.array([self._context_row(of_one) for of_one in facts]).reshape(len(facts), -1)
+        matrix = np.concatenate([np.repeat(alone, [len(of_one) for of_one in channels], axis=0), alone])
+        asked = [(of_one, name) for of_one, names in zip(facts, channels, strict=True) for name in names]
         for index, _, of_channel in self._of_channel:
-            matrix[:, index] = [self._code(index, of_channel(facts, channel)) for channel in channels]
+            values = [of_channel(of_one, name) for of_one, name in asked]
+            if not self._is_number[index]:
+                values = [self._code(index, value) for value in values]
+            matrix[: len(asked), index] = np.array(values, dtype=np.float64)  # None is NaN by now
         return matrix
 
     def _context_row(self, facts: Facts) -> list[float]:

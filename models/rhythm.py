@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -101,6 +101,17 @@ def hours_of_week(hours: Sequence[int] | range | IntArray, time_zone: str) -> In
 def count_week(hours: Sequence[int], time_zone: str) -> FloatArray:
     """Return how many of these hours fall into each hour of the local week, shape (168,)."""
     return np.bincount(hours_of_week(hours, time_zone), minlength=WEEK).astype(np.float64)
+
+
+def count_weeks(hours: Sequence[Sequence[int]], time_zones: Sequence[str]) -> FloatArray:
+    """Do the same for several customers, each with a zone of their own, shape (k, 168)."""
+    found = np.zeros(len(hours) * WEEK)
+    for where in {zone_name for of_one, zone_name in zip(hours, time_zones, strict=True) if len(of_one)}:
+        mine = [place for place, zone_name in enumerate(time_zones) if zone_name == where]
+        together = np.fromiter(chain.from_iterable(hours[place] for place in mine), dtype=np.intp)
+        owner = np.repeat(mine, [len(hours[place]) for place in mine])
+        found += np.bincount(owner * WEEK + hours_of_week(together, where), minlength=len(found))
+    return found.reshape(len(hours), WEEK)
 
 
 @lru_cache(maxsize=65536)

@@ -647,13 +647,12 @@ def test_bundle_that_answers_otherwise_than_in_training_is_refused(funnelled: Pa
 
 def test_code_that_reads_a_bundle_otherwise_is_noticed(funnelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that come out again are not enough: where what is made of them differs, the bundle is refused."""
-    usual = FunnelModel.curves
+    usual = FunnelModel.sketch_each
 
     def with_another_harm(self: FunnelModel, *values: Any, **named: Any) -> Any:
-        found = usual(self, *values, **named)
-        return replace(found, p_unsubscribe=found.p_unsubscribe * 1.01)
+        return [replace(one, p_unsubscribe=one.p_unsubscribe * 1.01) for one in usual(self, *values, **named)]
 
-    monkeypatch.setattr(FunnelModel, "curves", with_another_harm)
+    monkeypatch.setattr(FunnelModel, "sketch_each", with_another_harm)
 
     with pytest.raises(BundleIncompatible, match=r"golden question 0 is answered .* away"):
         load_bundle(funnelled)

@@ -77,7 +77,15 @@ class ActionTable:
         return ActionTable(actions=self.listed.part(mask), curves=curves, **arrays)
 
     def with_plan(self, plan_micros: FloatArray) -> "ActionTable":
-        """Return the table with these plan values; `dataclasses.replace` takes three times as long."""
+        """Return the table with these plan values."""
+        return self._with(plan_micros, self.curves)
+
+    def without_curves(self) -> "ActionTable":
+        """Return the table as the log keeps it."""
+        return self if self.curves is None else self._with(self.plan_micros, None)
+
+    def _with(self, plan_micros: FloatArray, curves: Sketch | None) -> "ActionTable":
+        """Return the table with these; `dataclasses.replace` takes three times as long."""
         return ActionTable(
             actions=self.actions,
             is_paid=self.is_paid,
@@ -91,7 +99,7 @@ class ActionTable:
             plan_micros=plan_micros,
             deviation_micros=self.deviation_micros,
             shadow_price=self.shadow_price,
-            curves=self.curves,
+            curves=curves,
         )
 
 

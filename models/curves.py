@@ -23,6 +23,7 @@ planned further ahead than most, of six hours up to two weeks, and then of a day
 relevance is coarser there, and a step may follow another only a cell later.
 """
 
+import contextlib
 import ctypes
 import itertools
 import math
@@ -31,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, lru_cache
 from itertools import compress
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ _TINY = 1e-300
 _LEAST_DOUBT = 1e-9
 """What happened had at least this chance, whatever the stage says: interest has weights then too."""
 _FIRST_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
-_MOST_CELLS = 65_536
-"""Of sends that are worked out together, so that they stay in the processor's cache."""
+_MOST_ROOMS, _MOST_ROOM = 2, 500_000
+"""Rooms that are kept while nobody has them, and numbers in one of them."""
 _FORMAT = 2
 """Of curves.c's arguments; both files change it together."""
 _IGNORE = ConfigDict(extra="ignore")
@@ -294,8 +295,24 @@ class Asked:
 class Room:
     """Memory for the cells of curves. What is drawn in it holds until the next is: to ask the system for a megabyte each time takes longer than to draw."""
 
+    _free: ClassVar[list["Room"]] = []
+
     def __init__(self) -> None:
         self._kept = np.empty(0)
+
+    @classmethod
+    @contextlib.contextmanager
+    def lent(cls) -> Iterator["Room"]:
+        """Lend a room that nobody else has until it is given back."""
+        try:
+            room = cls._free.pop()
+        except IndexError:
+            room = cls()
+        try:
+            yield room
+        finally:
+            if len(cls._free) < _MOST_ROOMS and len(room._kept) <= _MOST_ROOM:
+                cls._free.append(room)
 
     def take(self, sends: int, nodes: int, cells: int) -> FloatArray:
         """Return two arrays of shape (sends, nodes, cells) in one."""
@@ -379,6 +396,8 @@ class FunnelModel:
         self._encoder = Encoder(description.columns)
         self._design = Design(description.columns, description.scaling)
         self._rhythms = Rhythms(description.rhythm)
+        self._log_usual = np.log(self._rhythms.of(np.zeros(WEEK)))
+        """The rhythm of a customer of whom nothing is known."""
         self._weights = {name: np.array(stage.weights) for name, stage in description.stages.items()}
         self._tables = _Tables.of(description, self._design)
         self._is_steady = not (self._tables.click_decay.any() or self._tables.order_decay.any())
@@ -627,10 +646,19 @@ class FunnelModel:
         zones = [context.customer.time_zone for context in contexts]
         grids = [frame.grid for frame in frames]
         week = np.array([_local_hours(g.origin, g.hours, where) for g, where in zip(grids, zones, strict=True)])
-        active = count_weeks([context.customer.active_hours for context in contexts], zones)
-        rhythm = np.log(self._rhythms.of(active[:, None])[:, 0])[np.arange(len(week))[:, None], week]
-        log_week = self._tables.log_week[rows[:, None], week[owner]]
-        found: FloatArray = np.exp(self._tables.power[rows, None] * rhythm[owner] + log_week)
+        rhythm = self._log_rhythms([context.customer.active_hours for context in contexts], zones)
+        rhythm = rhythm[np.arange(len(week))[:, None], week]
+        found: FloatArray = self._tables.power[rows, None] * rhythm[owner]
+        found += self._tables.log_week[rows[:, None], week[owner]]
+        return np.exp(found, out=found)
+
+    def _log_rhythms(self, active: Sequence[Sequence[int]], zones: Sequence[str]) -> FloatArray:
+        """Return the logs of customers' rhythms, shape (k, 168)."""
+        found = np.repeat(self._log_usual[None], len(active), axis=0)
+        known = [place for place, hours in enumerate(active) if len(hours)]
+        if known:
+            counts = count_weeks([active[place] for place in known], [zones[place] for place in known])
+            found[known] = np.log(self._rhythms.of(counts[:, None])[:, 0])
         return found
 
     def _click_and_order(
@@ -678,16 +706,9 @@ def _firsts(counts: Sequence[int]) -> list[int]:
 
 
 def _blocks(frames: Sequence["_Frame"]) -> Iterator[slice]:
-    """Take frames in order of their hours together while these are the same and the sends not too many."""
-    first = cells = 0
-    for place, frame in enumerate(frames):
-        more = len(frame.of) * len(frame.grid.begin)
-        if place > first and (frame.grid.hours != frames[first].grid.hours or cells + more > _MOST_CELLS):
-            yield slice(first, place)
-            first, cells = place, 0
-        cells += more
-    if frames:
-        yield slice(first, len(frames))
+    """Take frames in order of their hours together while these are the same."""
+    ends = [place for place, (a, b) in enumerate(itertools.pairwise(frames), 1) if a.grid.hours != b.grid.hours]
+    return itertools.starmap(slice, itertools.pairwise([0, *ends, len(frames)]))
 
 
 def _rows_of(frames: Sequence["_Frame"]) -> tuple[FloatArray, IntArray]:
@@ -840,7 +861,7 @@ class _Reactions:
         if library is None:
             _drawn_by_numpy(self, noticed[place], of, found)
         else:
-            where = map(compiled.address, (noticed, place, of, self.worth, self.reacts, found[0], found[1]))
+            where = map(compiled.address, (noticed, place, of, self.worth, self.reacts, found))
             library.drawn(len(of), nodes, cells, *where)
         return found
 
@@ -859,9 +880,9 @@ def _reactions(told: _Told) -> _Reactions:
     """Return what follows once a message is noticed, by channel and cell."""
     library = _kernel()
     n, nodes, cells = told.click.shape
-    alone, found = np.empty((3, n, nodes, cells)), np.empty((2, n, nodes, cells))
+    found = np.empty((5, n, nodes, cells))
     if library is None:
-        _reactions_by_numpy(told, alone, found)
+        _reactions_by_numpy(told, found)
     else:
         stages = told.stages
         leave = np.minimum(stages.leave * stages.leave_factor, 1.0)
@@ -870,15 +891,14 @@ def _reactions(told: _Told) -> _Reactions:
             *(n, nodes, cells, compiled.address(told.click), compiled.address(told.order)),
             None if told.usual is None else compiled.address(told.usual),
             *map(compiled.address, numbers),
-            *(told.harm, _MOST_CLICK, compiled.address(told.weights)),
-            *map(compiled.address, (*alone, *found)),
+            *(told.harm, _MOST_CLICK, compiled.address(told.weights), compiled.address(found)),
         )
-    chances: FloatArray = (told.weights[:, None, :] @ alone)[:, :, 0]
-    return _Reactions(worth=found[0], reacts=found[1], chances=chances)
+    chances: FloatArray = (told.weights[:, None, :] @ found[:3])[:, :, 0]
+    return _Reactions(worth=found[3], reacts=found[4], chances=chances)
 
 
-def _reactions_by_numpy(told: _Told, alone: FloatArray, found: FloatArray) -> None:
-    """Fill in P(click), P(order caused) and P(unsubscribe), then worth and P(reaction), each of shape (n, Z, G)."""
+def _reactions_by_numpy(told: _Told, found: FloatArray) -> None:
+    """Fill in P(click), P(order caused), P(unsubscribe), worth and P(reaction), each of shape (n, Z, G)."""
     stages, organic = told.stages, told.stages.organic[:, None]
     q = _corrected(told.click, stages.click_factor)
     gain = (stages.gain_factor[:, None] * np.maximum(told.order - organic, 0.0))[:, None, :]
@@ -886,9 +906,9 @@ def _reactions_by_numpy(told: _Told, alone: FloatArray, found: FloatArray) -> No
         gain = gain * (told.buying[:, None] / told.usual[:, None, :])
     gain = np.minimum(gain, 1.0 - organic[:, None])
     left = (1 - q) * np.minimum(stages.leave * stages.leave_factor, 1.0)[:, None, None]
-    alone[0], alone[1], alone[2] = q, q * gain, left
-    found[0] = told.weights[:, :, None] * (q * (told.margin[:, None, None] * gain) - told.harm * left)
-    found[1] = q + left
+    found[0], found[1], found[2] = q, q * gain, left
+    found[3] = told.weights[:, :, None] * (q * (told.margin[:, None, None] * gain) - told.harm * left)
+    found[4] = q + left
 
 
 def _exponents(
@@ -959,10 +979,10 @@ def _kernel() -> Any:
     library = compiled.load("curves", _FORMAT)
     if library is not None:
         size, where, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-        library.reactions.argtypes = (*[size] * 3, *[where] * 9, *[number] * 2, *[where] * 6)
+        library.reactions.argtypes = (*[size] * 3, *[where] * 9, *[number] * 2, *[where] * 2)
         library.exponents.argtypes = (*[size] * 3, *[where] * 7)
         library.notices.argtypes = (*[size] * 3, *[where] * 5)
-        library.drawn.argtypes = (*[size] * 3, *[where] * 7)
+        library.drawn.argtypes = (*[size] * 3, *[where] * 6)
         library.plain.argtypes = (*[size] * 3, *[where] * 6, *[number] * 2, *[where] * 2)
         for kernel in (library.reactions, library.exponents, library.notices, library.drawn, library.plain):
             kernel.restype = None
@@ -1070,31 +1090,30 @@ class Forecasts:
         """Return the forecast of one send."""
         frame, grid, channel = self.frame, self.frame.grid, self.first_row + int(self.frame.of[row])
         hour = math.floor(frame.hours[row])
-        edges = [min(max(hour + edge - grid.origin, 0), grid.hours) for edge in (0, *GROUP_EDGES)]
-        count = next((place for place, (a, b) in enumerate(itertools.pairwise(edges)) if b <= a), len(GROUP_EDGES))
-        chance, begins, end = self._by_hour(channel), edges[:count], edges[count]
-        rate = (frame.kept[row] * self.block.rate[channel])[:end]
-        found = np.zeros((3, 0))
-        if count:
-            total = np.add.reduceat(rate, begins)
-            if not total.all():  # where nobody would notice it, hours count alike
-                rate = np.where(np.repeat(total > 0, np.diff(edges[: count + 1])), rate[begins[0] :], 1.0)
-                rate = np.concatenate([np.zeros(begins[0]), rate])
-            of_all = np.add.reduceat(rate, begins)
-            found = np.vstack([total, np.add.reduceat(rate * chance[:, :end], begins, axis=1) / of_all])
-        notice, click, order = ([round(x, 6) for x in of_one] for of_one in found.tolist())
+        begins, end = _groups(hour - grid.origin, grid.hours)
+        found = np.zeros((3, len(begins)))
+        if begins:
+            by_hour = self._by_hour(channel, end)
+            rate = np.multiply(frame.kept[row, :end], self.block.rate[channel, :end], out=by_hour[0])
+            found[0] = np.add.reduceat(rate, begins)
+            if not found[0].all():  # where nobody would notice it, hours count alike
+                rate[begins[0] :][np.repeat(found[0] == 0, np.diff([*begins, end]))] = 1.0
+            by_hour[1:] *= rate
+            of_all, click, order = np.add.reduceat(by_hour, begins, axis=1)
+            found[1], found[2] = click / of_all, order / of_all
+        notice, clicked, ordered = np.round(found, 6).tolist()
         return Forecast(
             send_hour=hour,
             deliver=round(float(self.block.told.stages.delivered[channel]), 6),
             notice=tuple(notice),
-            click=tuple(click),
-            order=tuple(order),
+            click=tuple(clicked),
+            order=tuple(ordered),
             unsubscribe=round(float(self.block.told.stages.leave[channel]), 6),
             order_until=math.floor(grid.now + self.window_hours),
         )
 
-    def _by_hour(self, channel: int) -> FloatArray:
-        """Return P(click | noticed) and P(order | click) of a row in each hour, at these weights and without factors and scale, shape (2, H)."""
+    def _by_hour(self, channel: int, end: int) -> FloatArray:
+        """Return room for a row, and P(click | noticed) and P(order | click) of a row of channels in each hour, at these weights and without factors and scale, shape (3, end)."""
         told, weights = self.block.told, self.weights
         click, order = told.click[channel], told.order[channel]
         clicked = weights @ click
@@ -1102,7 +1121,18 @@ class Forecasts:
             tilt = told.buying[:, None] / told.usual[channel]
             among = (weights @ (click * tilt)) / np.maximum(clicked, _TINY)
             order = np.minimum(order + (among - 1) * np.maximum(order - told.stages.organic[channel], 0.0), 1.0)
-        return np.array([clicked, order])[:, _cell_of_hour(self.frame.grid.hours)]
+        found = np.empty((3, end))
+        hours = self.frame.grid.hours
+        found[1], found[2] = (x[:end] if len(x) == hours else x[_cell_of_hour(hours)[:end]] for x in (clicked, order))
+        return found
+
+
+@lru_cache(maxsize=1024)
+def _groups(first: int, hours: int) -> tuple[tuple[int, ...], int]:
+    """Return where groups of hours begin in a grid, of a send made in its hour `first`, and where the last of them ends."""
+    edges = [min(max(first + edge, 0), hours) for edge in (0, *GROUP_EDGES)]
+    count = next((place for place, (a, b) in enumerate(itertools.pairwise(edges)) if b <= a), len(GROUP_EDGES))
+    return tuple(edges[:count]), edges[count]
 
 
 def _kept(grid: _Grid, sends: FloatArray, of: IntArray, keep: FloatArray) -> FloatArray:

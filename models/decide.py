@@ -275,8 +275,8 @@ def _serve(found: Evaluation, rules: Rules, free_only_micros: float) -> Decision
         trainable=context.mode is Mode.LIVE,
     )
     # Curves are hundreds of kilobytes that nobody asks a decision for.
-    kept = table if table.curves is None else replace(table, curves=None)
-    return Decision(context=context, choice=choice, distribution=Distribution(table=kept, probabilities=probabilities))
+    kept = Distribution(table=table.without_curves(), probabilities=probabilities)
+    return Decision(context=context, choice=choice, distribution=kept)
 
 
 def _forecast(table: ActionTable, index: int) -> Forecast | None:
@@ -344,11 +344,10 @@ def _cascades_each(
         chosen = None if mask is None else mask.tobytes()
         return id(table.actions), chosen, context.decide_time, expire, step, limits, table.is_paid.tobytes()
 
-    room = Room()
     for alike in _by(range(len(tables)), key):
         first = alike[0]
         if tables[first].curves is not None:
-            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first], room), None)
+            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first]), None)
         else:
             chosen = [contexts[place] for place in alike]
             free = None if is_free is None else [is_free[place] for place in alike]
@@ -364,9 +363,9 @@ def _is_free(table: ActionTable) -> NDArray[np.bool_]:
 
 
 def _drawn_cascades(
-    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None, room: Room
+    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None
 ) -> CascadeValues:
-    """Return the best cascades by the curves that the model draws, in this room."""
+    """Return the best cascades by the curves that the model draws."""
     is_send, curves = table.listed.is_send, table.curves
     assert curves is not None  # else there are plain ones
     is_asked = is_send if among is None else is_send & among
@@ -377,7 +376,8 @@ def _drawn_cascades(
         ready=curves.ready(_least_wait(rules)),
     )
     steps, is_strict = _steps_left(context, rules), free_first(context, rules) == "strict"
-    return value_cascades(curves.drawn(room), prices, steps, is_strict=is_strict)
+    with Room.lent() as room:
+        return value_cascades(curves.drawn(room), prices, steps, is_strict=is_strict)
 
 
 def _plain_cascades(

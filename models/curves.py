@@ -936,8 +936,8 @@ def _exponents_by_numpy(
     ends: IntArray, kept: FloatArray, place: IntArray, rate: FloatArray, factor: FloatArray, of: IntArray
 ) -> FloatArray:
     hazard = factor[:, None] * rate
-    total: FloatArray = (kept[place] * hazard[of]).cumsum(axis=1)[:, ends]
-    return np.negative(total)
+    total = (kept[place] * hazard[of]).cumsum(axis=1)
+    return np.ascontiguousarray(-total[:, ends])
 
 
 def _notices(

@@ -19,9 +19,11 @@ from models.context import Context
 from models.correction import Factor
 from models.curves import (
     AGES,
+    Asked,
     Curves,
     FunnelModel,
     Made,
+    Room,
     cell_begins,
     log_relevance,
     made_before,
@@ -491,6 +493,80 @@ def test_forecast_says_until_when_training_looked_for_orders(window_hours: float
     assert found is not None
 
     assert found.of_send(0).order_until == math.floor(hours_of(CONTEXT.decide_time)) + until
+
+
+SOME = st.tuples(
+    CASES,
+    st.sampled_from([2.0, 40.0, 200.0]),
+    st.sampled_from([None, 6.0]),
+    st.sampled_from(["Europe/Moscow", "Asia/Tokyo"]),
+    st.booleans(),
+    st.lists(st.sampled_from([made("email", -2.0), made("push", -3.0, -1.0), made("fax", 0.5)]), max_size=2),
+    st.sampled_from([0.0, 0.6]),
+)
+
+
+@given(customers=st.lists(SOME, min_size=1, max_size=5))
+def test_curves_of_many_are_those_of_each(customers: list[tuple[object, ...]]) -> None:
+    """Customers whose channels, sends, zones, grids and earlier sends differ get the curves to the bit that they get alone, in whatever company."""
+    model = funnel({"click": stage(-1.0, (0.5, 0.1, 0.0, 0.2, 0.3))}, order_interest=0.7, order_is_caused=True)
+    asked = [_asked(*customer) for customer in customers]  # type: ignore[arg-type]  # as SOME draws them
+
+    together = [sketch.drawn() for sketch in model.sketch_each(asked, HARM)]
+
+    for one, found in zip(asked, together, strict=True):
+        alone = model.curves(one.context, one.sends, one.made, MARGIN, HARM)
+        assert _as_bytes(found) == _as_bytes(alone)
+
+
+def _asked(
+    cases: list[tuple[str, float]],
+    hours: float,
+    half_life: float | None,
+    zone: str,
+    is_active: bool,
+    before: list[Made],
+    factor: float,
+) -> Asked:
+    context = lasting(hours, half_life=half_life)
+    now = hours_of(context.decide_time)
+    active = tuple(range(int(now) - 50, int(now), 7)) if is_active else ()
+    customer = replace(context.customer, time_zone=zone, active_hours=active)
+    corrections = {"notice": {"push": Factor(factor)}, "order": {"email": Factor(2.0)}} if factor else {}
+    return Asked(
+        context=replace(context, customer=customer, factors=corrections),
+        sends=[(channel, now + min(after, hours)) for channel, after in cases],
+        made=before,
+        margin_micros=MARGIN,
+    )
+
+
+def _as_bytes(found: Curves) -> tuple[object, ...]:
+    """Return all that is known of curves, to compare them to the bit."""
+    assert found.forecasts is not None
+    arrays = [found.start, found.worth, found.before, found.weights, found.pending_worth, found.pending_before]
+    chances = [found.uplift, found.p_unsubscribe, found.p_notice, found.p_click]
+    forecasts = [found.forecasts.of_send(place) for place in range(len(found.channel))]
+    return found.channel, found.p_organic, *(array.tobytes() for array in (*arrays, *chances)), *forecasts
+
+
+def test_a_sketch_is_drawn_as_often_as_it_is_asked() -> None:
+    """What is drawn in a room holds until the next is drawn in it; the sketch stays as it was, and so do its parts."""
+    now = hours_of(CONTEXT.decide_time)
+    sends = [("push", now), ("email", now + 3), ("sms", now + 6)]
+    (sketch,) = MODEL.sketch_each([Asked(context=CONTEXT, sends=sends, margin_micros=MARGIN)], HARM)
+    expected = sketch.drawn()
+    kept = np.array([True, False, True])
+
+    with Room.lent() as room, Room.lent() as other:
+        part = sketch.keep(kept).drawn(room)
+        assert part.worth.tobytes() == expected.worth[kept].tobytes()
+        assert part.channel == ("push", "sms")
+        whole = sketch.drawn(room)
+        assert whole.before.tobytes() == expected.before.tobytes()
+        sketch.keep(kept).drawn(other)
+        assert whole.before.tobytes() == expected.before.tobytes()
+    assert sketch.ready(2).tobytes() == expected.ready(2).tobytes()
 
 
 def test_curves_kept_are_those_of_the_sends_kept() -> None:

@@ -1,14 +1,17 @@
 """One decision, from its context to the action served."""
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from models.booster import Booster, BoosterError
 from models.bundle import Bundle
 from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Verdict
 from models.decide import Decision, decide, decide_each, end_cascade, is_held_out, make_seed
@@ -18,6 +21,7 @@ from models.record import choice_to_json, pack_actions
 from models.rules import Cap, Category, Holdout, PolicyName, Rules
 from tests.unit.examples import (
     CONTEXT,
+    CUSTOMER,
     DAY,
     HOUR,
     NOW,
@@ -31,6 +35,7 @@ from tests.unit.examples import (
     with_contacts,
     with_message,
 )
+from tests.unit.funnels import funnel
 from tests.unit.strategies import some_requests
 
 AWAKE = replace(RULES, quiet_hours=None)
@@ -394,7 +399,45 @@ def test_owed_message_is_sent_wherever_it_may_be(
     assert (decision.choice.verdict is Verdict.SEND) is may_be_sent
 
 
+def test_customers_with_response_curves_who_are_decided_together_are_decided_as_alone() -> None:
+    """Curves of customers with other channels, zones and earlier sends are drawn together, and each gets the decision to the byte that they would get alone."""
+    bundle = bundle_of({}).with_funnel(funnel(order_interest=0.5))
+    contexts = [
+        with_channels(*channels, context=replace(CONTEXT, seed=number, customer=replace(CUSTOMER, time_zone=zone)))
+        for number, (channels, zone) in enumerate(
+            itertools.product([("push", "email"), ("push", "email", "sms"), ("push",)], ["UTC", "Asia/Tokyo"])
+        )
+    ]
+    earlier = contact(NOW - HOUR, channel="push", decision_id=CONTEXT.decision_id)
+    contexts.append(replace(with_contacts(earlier, context=contexts[2]), step=2))
+
+    together = decide_each(contexts, AWAKE, bundle)
+
+    assert [written(decision) for decision in together] == [written(decide(c, AWAKE, bundle)) for c in contexts]
+    assert len({decision.choice.forecast for decision in together}) > 1
+
+
 # --- degraded -----------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_the_bundle_cannot_score_are_nobody_elses_affair() -> None:
+    """Where those of one customer are refused, others who are decided with them have the model's decision."""
+    contexts = [with_channels("push"), with_channels("email")]
+    bundle = bundle_of({"push": 0.3, "email": 0.3})
+    email = next(column.categories for column in bundle.description.columns).index("email")
+
+    class Picky:
+        def raw_scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+            if (matrix == email).any():
+                raise BoosterError("no mail")
+            return np.zeros(len(matrix))
+
+    picky = Bundle("picky", "picky-1", bundle.description, cast(Booster, Picky()))
+
+    scored, refused = decide_each(contexts, AWAKE, picky)
+
+    assert scored.choice.degraded == ()
+    assert [d.cause for d in refused.choice.degraded] == [DegradedCause.SCORING_FAILED]
 
 
 def test_without_a_bundle_the_rules_decide() -> None:

@@ -110,13 +110,13 @@ def test_a_planner_that_adds_up_otherwise_is_put_aside(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("hours", [30, 72, 150])
 def test_compiled_curves_are_the_same_to_the_bit(hours: int) -> None:
-    """Worth and chances of no reaction are those that numpy gives."""
+    """Worth, chances of no reaction and what they come to are those that numpy gives."""
     fast = drawn(hours, 3)[0]
     with patch.object(curves, "_kernel", lambda: None):
         slow = drawn(hours, 3)[0]
 
-    assert fast.worth.tobytes() == slow.worth.tobytes()
-    assert fast.before.tobytes() == slow.before.tobytes()
+    for name in ("worth", "before", "uplift", "p_unsubscribe", "p_notice", "p_click"):
+        assert getattr(fast, name).tobytes() == getattr(slow, name).tobytes(), name
 
 
 @given(

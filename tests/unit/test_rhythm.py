@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, hours_of_week, smooth_week
+from models.rhythm import WEEK, Rhythms, RhythmTypes, count_week, count_weeks, hours_of_week, smooth_week
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = (
@@ -138,3 +138,17 @@ def _evenings(days: int) -> NDArray[np.float64]:
     for day in range(days):
         counts[day % 7 * 24 + 20] += 1
     return counts
+
+
+@given(
+    customers=st.lists(
+        st.tuples(st.lists(st.integers(400_000, 500_000), max_size=6), st.sampled_from(ZONES)), min_size=1, max_size=5
+    )
+)
+def test_weeks_of_many_are_those_of_each(customers: list[tuple[list[int], str]]) -> None:
+    """Hours of customers in several zones, some without any, are counted together as each one's."""
+    hours, zones = [active for active, _ in customers], [zone for _, zone in customers]
+
+    found = count_weeks(hours, zones)
+
+    np.testing.assert_array_equal(found, [count_week(active, zone) for active, zone in customers])

@@ -60,7 +60,7 @@ soak: $(VENV)/.dev
 soak-reloads: $(VENV)/.dev
 	$(PY) -m tests.faults.reloads $(RELOADS)
 
-## bench: decisions, scoring, batches, MLflow's server, latencies and propensities, as ratios of what is measured in the same run
+## bench: decisions by one model and by response curves, scoring, batches, MLflow's server, latencies and propensities, as ratios of what is measured in the same run
 bench: $(VENV)/.dev $(KERNELS)
 	$(PY) -m tests.benchmarks --rounds 5
 
@@ -82,7 +82,7 @@ bench-sharing: $(VENV)/.dev $(KERNELS)
 
 ## bench-quick: decisions and kernels alone, in under two minutes
 bench-quick: $(VENV)/.dev $(KERNELS)
-	$(PY) -m tests.benchmarks --rounds 2 --calls 100 --parts decisions kernels
+	$(PY) -m tests.benchmarks --rounds 2 --calls 100 --parts decisions curves kernels
 
 ## bench-growth: CPU per decision against candidates, trees, rules, customers and the log, with a plot
 bench-growth: $(VENV)/.dev $(KERNELS)

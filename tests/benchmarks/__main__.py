@@ -23,7 +23,7 @@ from service.gen.channelchoice.v1.decision_pb2 import (
     DecisionMode,
     DecisionView,
 )
-from tests.benchmarks import bulk, latency, planning, propensities
+from tests.benchmarks import bulk, curved, latency, planning, propensities
 from tests.benchmarks.figures import (
     MEMORY,
     MLFLOW,
@@ -50,7 +50,7 @@ _PHASES = 3
 _FEWER = 4
 """A large decision costs several times a small one, and is asked for so many times less."""
 _COST = "ms CPU/call"
-_PARTS = ("decisions", "mlflow", "latency", "kernels")
+_PARTS = ("decisions", "curves", "mlflow", "latency", "kernels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,11 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as running:
             latencies = running.enter_context(latency.databases(subjects[0])) if "latency" in options.parts else {}
             rivals = _rivals(subjects, Path(folder), running) if "mlflow" in options.parts else {}
+            drawn = {s.world.name: curved.with_curves(s.world) for s in subjects} if "curves" in options.parts else {}
             for number in range(options.rounds):
                 phase = HISTORY + number * _PHASES
-                if "decisions" in options.parts:
-                    for subject in subjects:
-                        _measure(subject, phase, measured, rivals.get(subject.world.name))
+                for subject in subjects if {"decisions", "curves"} & set(options.parts) else ():
+                    floor, name = _measure_floors(subject, phase, measured), subject.world.name
+                    if "decisions" in options.parts:
+                        _measure(subject, phase, measured, floor, rivals.get(name))
+                    if name in drawn:
+                        curved.measure(drawn[name], subject, measured, floor, _IN_FLIGHT, _WARM_UP)
                 latency.measure(latencies, phase, measured)
                 if "kernels" in options.parts:
                     propensities.measure(measured, max(options.calls // 10, 20))
@@ -100,10 +104,9 @@ def _rivals(subjects: Sequence[Subject], folder: Path, running: contextlib.ExitS
     return {subject.world.name: Rival(served, subject) for subject in subjects}
 
 
-def _measure(subject: Subject, phase: int, measured: Measured, rival: Rival | None) -> None:
-    """Measure floors and service once, one after the other."""
+def _measure(subject: Subject, phase: int, measured: Measured, floor: float, rival: Rival | None) -> None:
+    """Measure the service once, held against the floor."""
     rows = f"{subject.world.name} rows"
-    floor = _measure_floors(subject, phase, measured, rows)
     with service(subject.world) as server:
         measured.add(START, "s", server.start_seconds)
         measured.add(START_CPU, "s CPU", server.start_cpu_seconds)
@@ -117,8 +120,9 @@ def _measure(subject: Subject, phase: int, measured: Measured, rival: Rival | No
         measured.add(f"{MEMORY}, {rows}", "MB", memory_megabytes(server.pid))
 
 
-def _measure_floors(subject: Subject, phase: int, measured: Measured, rows: str) -> float:
+def _measure_floors(subject: Subject, phase: int, measured: Measured) -> float:
     """Measure what a decision is held against, and return it: the grpc.aio echo and raw scoring, in ms."""
+    rows = f"{subject.world.name} rows"
     requests = subject.requests(phase, "echo", DECISION_MODE_DRY_RUN, DECISION_VIEW_FULL)
     floors = {}
     for kind in ("sync", "aio"):

@@ -28,14 +28,17 @@ NOW = datetime(2026, 11, 4, 9, 25, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 
 
-def make_funnel(seed: int = 0) -> FunnelModel:
-    """Make a funnel over all features with random weights and ten typical weeks."""
+def make_funnel(
+    seed: int = 0, columns: tuple[Column, ...] | None = None, channels: tuple[str, ...] = CHANNELS
+) -> FunnelModel:
+    """Make a funnel over these columns, by default all features but those of time, with random weights and ten typical weeks."""
     rng = np.random.default_rng(seed)
-    columns = tuple(
-        Column(name=f.name, kind=f.kind, categories=() if f.kind == "number" else _categories(f.name))
-        for f in FEATURES
-        if f.of_time is None
-    )
+    if columns is None:
+        columns = tuple(
+            Column(name=f.name, kind=f.kind, categories=() if f.kind == "number" else _categories(f.name))
+            for f in FEATURES
+            if f.of_time is None
+        )
     scaling = Scaling(means=(0.0,) * len(columns), deviations=(1.0,) * len(columns), has_missing=(True,) * len(columns))
     design = Design(columns, scaling)
 
@@ -56,8 +59,8 @@ def make_funnel(seed: int = 0) -> FunnelModel:
             weeks=tuple(tuple(map(float, week)) for week in weeks / weeks.mean(axis=1, keepdims=True)),
             own_weight=160.0,
         ),
-        lags=dict.fromkeys(CHANNELS, lag),
-        delivered=dict.fromkeys(CHANNELS, 0.95),
+        lags=dict.fromkeys(channels, lag),
+        delivered=dict.fromkeys(channels, 0.95),
         stages={name: stage(score, slopes if name in ("click", "order") else ()) for name, score in scores.items()},
         interest_deviation=1.5,
         scale=0.9,

@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.turns --against FOLDER [--calls 200] [--rounds 3]`: whole calls in one process, without the transport, before and after a change.
 
 FOLDER is a checkout from before it, with its kernels compiled (`git worktree add FOLDER COMMIT && make -C FOLDER models/libwalk.so`). Each round runs one process for each of the two, in turns,
-on copies of one world with its customers' history. Prints the medians' ratio, and whether every answer was the same to the byte.
+on copies of one world with its customers' history; worlds whose names end in c are decided by response curves. Prints the medians' ratio, and whether every answer was the same to the byte.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -134,6 +134,16 @@ def in_checkout(script: str, checkout: Path, world: World, calls: int) -> Any:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+def _worlds(folder: Path) -> Iterator[World]:
+    """Make worlds, each with the one model and then with response curves, their customers with their history."""
+    from tests.benchmarks.curved import with_curves  # a checkout from before runs this file, and may not have it
+
+    for world in make_worlds(folder):
+        prepare(world, _CUSTOMERS)
+        yield world
+        yield with_curves(world)
+
+
 def main() -> int:
     """Run the command; 1 where an answer differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.turns", description=__doc__)
@@ -151,8 +161,7 @@ def main() -> int:
         parser.error("name a checkout to hold this one against: --against FOLDER")
     checkouts, is_same = (options.against.resolve(), Path.cwd()), True
     with tempfile.TemporaryDirectory() as folder:
-        for world in make_worlds(Path(folder)):
-            prepare(world, _CUSTOMERS)
+        for world in _worlds(Path(folder)):
             rounds = [
                 [in_checkout(__file__, it, world, options.calls) for it in checkouts] for _ in range(options.rounds)
             ]
@@ -161,7 +170,7 @@ def main() -> int:
                 same = all(pair[0][name][1] == pair[1][name][1] for pair in rounds)
                 is_same &= same
                 print(
-                    f"{world.name:>4} rows  {name:17}  {before:6.2f} -> {after:6.2f} ms CPU a decision  {after / before:.2f}"
+                    f"{world.name:>5} rows  {name:17}  {before:6.2f} -> {after:6.2f} ms CPU a decision  {after / before:.2f}"
                     + ("" if same else "  ANSWERS DIFFER"),
                     flush=True,
                 )

@@ -79,7 +79,7 @@ class World:
 
     def matrices(self, contexts: Sequence[Context]) -> list[FloatArray]:
         """Return the rows that each of these decisions scores."""
-        rules, encoder = self.rules(), Encoder(_columns())
+        rules, encoder = self.rules(), Encoder(columns())
         return [encoder.encode_actions(context, list_actions(_considered(context, rules))) for context in contexts]
 
     def rules(self) -> Rules:
@@ -99,9 +99,9 @@ def make_worlds(folder: Path) -> tuple[World, World]:
     small = World(name="40", folder=folder / "40", channels=_CHANNELS[:6], slot_hours=2)
     large = World(name="240", folder=folder / "240", channels=_CHANNELS, slot_hours=0.28)
     model = _train()
-    golden = _rows(np.random.default_rng(1), 64)
+    golden = golden_rows(np.random.default_rng(1), 64)
     description = Description(
-        columns=_columns(),
+        columns=columns(),
         calibration_slope=1.0,
         calibration_intercept=0.0,
         unsubscribe_rates=dict.fromkeys(_CHANNELS, 0.001),
@@ -149,7 +149,7 @@ def make_request(
     )
 
 
-def _columns() -> tuple[Column, ...]:
+def columns() -> tuple[Column, ...]:
     built_in = [Column(name=f.name, kind=f.kind, categories=_categories(f)) for f in FEATURES]
     return (*built_in, *(Column(name=CUSTOM_PREFIX + name, kind="number") for name in _CUSTOM))
 
@@ -158,7 +158,7 @@ def _categories(feature: Feature) -> tuple[str, ...]:
     return _CATEGORIES.get(feature.name, ("one", "two")) if feature.kind == "category" else ()
 
 
-def _rows(random: np.random.Generator, count: int) -> FloatArray:
+def golden_rows(random: np.random.Generator, count: int) -> FloatArray:
     """Return rows that a model can be grown on, shape (count, COLUMNS); a row of no send has no features of an action."""
     drawn = [
         random.integers(0, len(column.categories), count)
@@ -166,7 +166,7 @@ def _rows(random: np.random.Generator, count: int) -> FloatArray:
         else random.normal(size=count)
         if column.name.startswith(CUSTOM_PREFIX)
         else random.uniform(0, 24, count)
-        for column in _columns()
+        for column in columns()
     ]
     rows = np.column_stack(drawn).astype(np.float64)
     rows[np.ix_(rows[:, 0] == 0, _ACTION_COLUMNS)] = np.nan
@@ -176,13 +176,13 @@ def _rows(random: np.random.Generator, count: int) -> FloatArray:
 def _train() -> str:
     """Grow a model on a response that every column bears on, and that any send makes likelier."""
     random = np.random.default_rng(0)
-    rows = _rows(random, _TRAINING_ROWS)
+    rows = golden_rows(random, _TRAINING_ROWS)
     weights = random.normal(scale=0.2, size=COLUMNS)
     weights[_ACTION_COLUMNS] /= 3
     centred = np.nan_to_num((rows - np.nanmean(rows, axis=0)) / np.nanstd(rows, axis=0))
     logit = centred @ weights + np.where(rows[:, 0] > 0, 0.0, -4.0)
     response = random.random(_TRAINING_ROWS) < 1 / (1 + np.exp(-logit))
-    categorical = [place for place, column in enumerate(_columns()) if column.kind == "category"]
+    categorical = [place for place, column in enumerate(columns()) if column.kind == "category"]
     parameters = {"objective": "binary", "num_leaves": LEAVES, "seed": 0, "num_threads": 2, "verbosity": -1}
     data = lgb.Dataset(rows, label=response, categorical_feature=categorical, params={"verbosity": -1})
     return lgb.train(parameters, data, num_boost_round=TREES).model_to_string()

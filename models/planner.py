@@ -8,8 +8,8 @@ both of send a as if alone (models.curves), a set of sends A is worth
 
 because given the node the sends are independent up to the first reaction, which ends the message. So waiting has its price (relevance is lost)
 and its worth (who reacts is not paid for, who noticed and did nothing is known to care less), and the best wait is that of the best sequence. What
-was made before enters as one more send without a price. All pairs are looked at; for the best pairs of each first
-send, their seconds of different channels, a third send is sought, after the second or between the two: V does not ask for the order.
+was made before enters as one more send without a price. The value of a first send is that of the best of all cascades of up to three that begin with it; of
+cascades worth the same that whose second send comes first among the sends, then that whose third does. So whoever takes sends away never raises a value.
 
 Prices are taken off where they are paid, N_a = X_a - price at the cell of the start, and sets grow send by send: with E = what was made before
 and P = 1 of the empty set,
@@ -20,8 +20,15 @@ Answers must not hang on the machine or on who adds up, so the order of the sums
 
     V(A + c) = sum_z ( sum_g E_A B_c + sum_g P_A N_c ) - sum_z sum_g E_empty,
 
-each sum from its first term on, one after another. models/plan.c does all of it in that order. Where it is not compiled, products of matrices, which
+each sum from its first term on, one after another, with A grown in the order in which its sends are made. models/plan.c does all of it in that order. Where it is not compiled, products of matrices, which
 add up in an order of their own, tell which sends can be best, and only those are added up in that order, so that both find the same to the bit.
+
+Few third sends need looking at. After the first send a and a second b, c adds no more from its start s on than
+
+    sum_z B_b(s) [ (P_a(s) (N_c(s) + sum_{g>s} N_c+))+ + sum_{g>=s} E_a- ]  +  sum_{z,g>=s} N_b-,
+
+with x+ for what of x is above 0 and x- for what is below: B and P fall from cell to cell, so P_ab = P_a B_b is never more than at s, and of E_ab = E_a B_b + P_a N_b a reaction to c
+can only save what is below 0. So pairs are taken in the order of their value with the greatest of that for any c, until none reaches the best cascade found. plan.c has closer bounds.
 """
 
 import ctypes
@@ -40,15 +47,15 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 LOOK_AHEAD = 3
-PAIRS = 2
-"""Pairs of each first send for which a third send is sought."""
 _NEVER = -np.inf
-_FORMAT = 4
+_FORMAT = 5
 """Of plan.c's arguments; both files change it together."""
-_MOST_PAIRS, _MOST_NODES, _MOST_PLAIN_NODES = 8, 15, 3
+_MOST_NODES, _MOST_PLAIN_NODES = 15, 3
 """That plan.c has room for."""
 _NEAR = 1e-9
 """Sums of the same in another order differ by less than this part of what is added up."""
+_LEVEL = 1e-12
+"""Chances that rise by less are taken to fall."""
 _TOGETHER = 2048
 """Sums that are added up at a time."""
 
@@ -151,10 +158,7 @@ class _Problem(ctypes.Structure):
     """As plan.c has it."""
 
     _fields_ = (
-        *(
-            (name, ctypes.c_int64)
-            for name in ("sends", "nodes", "cells", "steps", "pairs", "closed_second", "closed_third")
-        ),
+        *((name, ctypes.c_int64) for name in ("sends", "nodes", "cells", "steps", "closed_second", "closed_third")),
         *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "weights")),
         *((name, ctypes.c_void_p) for name in ("start", "ready", "channel", "is_paid")),
         ("shapes", ctypes.c_int64),
@@ -181,7 +185,7 @@ def _best_by(library: Any, case: Case) -> CascadeValues:
     worth, steps = np.empty((3, m)), np.empty((2, m), dtype=np.int64)
     first, then = compiled.address(worth), compiled.address(steps)
     results = (first, first + 8 * m, first + 16 * m, then, then + 8 * m)
-    counts = (m, nodes, cells, case.steps, min(PAIRS, case.channels, _MOST_PAIRS))
+    counts = (m, nodes, cells, case.steps)
     shaped = _told_of_shapes(case.shapes)
     problem = _Problem(
         *counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results, 0, 0
@@ -260,7 +264,7 @@ def _campaign_by_kernel(library: Any, campaign: Campaign) -> CampaignValues:
     first, then, size = compiled.address(worth), compiled.address(steps), 8 * customers * m
     shared = (np.zeros((nodes, cells)), NODE_WEIGHTS, how.start, campaign.ready, how.number, campaign.is_paid)
     problem = _Problem(
-        *(m, nodes, cells, campaign.steps, min(PAIRS, how.channels, _MOST_PAIRS), free > 1, free > LOOK_AHEAD - 1),
+        *(m, nodes, cells, campaign.steps, free > 1, free > LOOK_AHEAD - 1),
         *(0, 0, *map(compiled.address, shared)),
         *(len(how.lags), *map(compiled.address, (how.row, how.lags)), how.kinds, compiled.address(how.kind), 0, 0),
         *(first, first + size, first + 2 * size, then, then + size, 0, 0),
@@ -346,10 +350,10 @@ class _Sets:
         return found
 
     def best(self, case: Case, may_be: BoolArray) -> tuple[IntArray, FloatArray]:
-        """Return the best send to come with each set of those that `may_be`, shape (m, m), and V with it; -inf where none may be."""
-        m = len(self.earned)
+        """Return the best send to come with each set of those that `may_be`, a row for each set, and V with it; -inf where none may be."""
+        m, of_all = len(self.earned), len(case.net)
         earned, left = self.earned.reshape(m, -1), self.left.reshape(m, -1)
-        before, net = case.before.reshape(m, -1), case.net.reshape(m, -1)
+        before, net = case.before.reshape(of_all, -1), case.net.reshape(of_all, -1)
         about = np.where(may_be, earned @ before.T + left @ net.T, _NEVER)
         size = np.abs(earned).sum(axis=1) + np.abs(left).max(axis=1) * np.abs(net).sum(axis=1).max()
         greatest = about.max(axis=1)
@@ -371,31 +375,75 @@ def best_by_products(case: Case) -> CascadeValues:
     alone = empty.and_each(rows, case, rows)
     if case.steps < 2:
         return CascadeValues(alone=alone, pair=alone, value=alone, second=nothing, third=nothing)
-    apart, may_follow = case.channel[:, None] != case.channel, case.may_follow
+    may_follow = case.may_follow
     may_be_second = may_follow & ~case.is_paid if case.closed_second else may_follow
-    may_be_third = may_follow & ~case.is_paid if case.closed_third else may_follow
     one = _Sets(earned=case.pending * case.before + case.net, left=case.before)
-    value, of_pair, second, third = alone.copy(), alone.copy(), nothing.copy(), nothing.copy()
-    left = may_be_second
-    for place in range(PAIRS if case.steps >= LOOK_AHEAD else 1):
-        then, with_second = one.best(case, left)
-        if place == 0:
-            better = with_second > value
-            value[better], of_pair[better], second[better] = with_second[better], with_second[better], then[better]
-        if case.steps >= LOOK_AHEAD:
-            is_pair = (with_second > _NEVER)[:, None]
-            is_after = may_be_third[then] & apart & is_pair
-            is_between = may_be_second & may_be_third.T[then] & is_pair
-            before, net = case.before[then], case.net[then]
-            two = _Sets(earned=one.earned * before + one.left * net, left=one.left * before)
-            other, with_third = two.best(case, is_after | is_between)
-            is_last = is_after[rows, other]
-            middle, last = np.where(is_last, then, other), np.where(is_last, other, then)
-            gains = np.flatnonzero(with_third > value)
-            value[gains], of_pair[gains] = with_third[gains], one.and_each(gains, case, middle[gains])
-            second[gains], third[gains] = middle[gains], last[gains]
-        left = left & apart[then]
+    then, with_second = one.best(case, may_be_second)
+    is_better = with_second > alone
+    value = np.where(is_better, with_second, alone)
+    second, third, of_pair = np.where(is_better, then, nothing), nothing.copy(), value.copy()
+    if case.steps < LOOK_AHEAD:
+        return CascadeValues(alone=alone, pair=of_pair, value=value, second=second, third=third)
+    apart = case.channel[:, None] != case.channel
+    may_be_third = may_follow & ~case.is_paid if case.closed_third else may_follow
+    promise = _promises(case, one, may_be_second, may_be_third)
+    while True:
+        most = promise.max(axis=1)
+        firsts = np.flatnonzero((most >= value) & (most > _NEVER))
+        if not len(firsts):
+            break
+        then = promise[firsts].argmax(axis=1)
+        promise[firsts, then] = _NEVER
+        before, net = case.before[then], case.net[then]
+        two = _Sets(earned=one.earned[firsts] * before + one.left[firsts] * net, left=one.left[firsts] * before)
+        last, with_third = two.best(case, may_be_third[then] & apart[firsts])
+        is_earlier = (with_third == value[firsts]) & (third[firsts] >= 0) & (then < second[firsts])
+        gains = (with_third > value[firsts]) | is_earlier
+        rows, then = firsts[gains], then[gains]
+        value[rows], of_pair[rows] = with_third[gains], one.and_each(rows, case, then)
+        second[rows], third[rows] = then, last[gains]
     return CascadeValues(alone=alone, pair=of_pair, value=value, second=second, third=third)
+
+
+def _promises(case: Case, one: _Sets, may_be_second: BoolArray, may_be_third: BoolArray) -> FloatArray:
+    """Return what no cascade of three that begins with two sends is worth more than, shape (m, m); -inf where there is none.
+
+    The bound of the module's docstring; infinite where that does not hold, which no model draws.
+    """
+    m, nodes, cells = case.net.shape
+    rows = np.arange(m)
+    is_pair = may_be_second & may_be_third.any(axis=1)
+    is_before = np.arange(cells) < case.start[:, None, None]
+    is_drawn = (case.before >= 0) & (case.before <= 1) & (~is_before | ((case.before == 1) & (case.net == 0)))
+    falls = np.diff(case.before, axis=2) <= _LEVEL
+    if not (is_drawn.all() and falls.all() and (case.ready > case.start).all()):
+        return np.where(is_pair, np.inf, _NEVER)
+    earned, left = one.earned.reshape(m, -1), one.left.reshape(m, -1)
+    before, net = case.before.reshape(m, -1), case.net.reshape(m, -1)
+    size = np.abs(net).sum(axis=1)
+    room = _NEAR * (np.abs(earned).sum(axis=1)[:, None] + np.abs(case.pending).sum() + size + 4 * size.max())
+    pair = earned @ before.T + left @ net.T - case.pending.sum() + room
+
+    at_start = case.net[rows, :, case.start]
+    alone = at_start + np.maximum(case.net, 0).sum(axis=2) - np.maximum(at_start, 0)
+    below = np.cumsum(np.maximum(-one.earned, 0)[:, :, ::-1], axis=2)[:, :, ::-1]
+    adds = np.maximum(one.left[:, :, case.start] * alone.T, 0) + below[:, :, case.start]
+    most = np.full((case.channels, cells + 1, m, nodes), _NEVER)
+    for send in np.flatnonzero(~case.is_paid) if case.closed_third else rows:
+        place = most[case.channel[send], case.start[send]]
+        np.maximum(place, adds[:, :, send], out=place)
+    most = np.maximum.accumulate(most[:, ::-1], axis=1)[:, ::-1]
+    ready = np.minimum(case.ready, cells)
+    beside = np.full((m, m, nodes), _NEVER)
+    for channel in range(case.channels):
+        is_other = (case.channel != channel)[:, None] & (case.channel != channel)
+        np.maximum(beside, most[channel, ready].swapaxes(0, 1), out=beside, where=is_other[:, :, None])
+    is_pair &= beside[:, :, 0] > _NEVER
+    keeps = case.before[rows, :, np.minimum(ready, cells - 1)]
+    is_after = np.arange(cells) >= ready[:, None, None]
+    lost = np.where(is_after, np.maximum(-case.net, 0), 0).sum(axis=(1, 2))
+    added = np.where(is_pair[:, :, None], beside, 0) * keeps
+    return np.where(is_pair, pair + added.sum(axis=2) + lost, _NEVER)
 
 
 def _in_order(*terms: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import TypeVar
 
 import numpy as np
@@ -389,28 +390,23 @@ def _plain_cascades(
 ) -> CampaignValues:
     """Return the best cascades of customers whose sends are the same, where the model draws no curves: the channel's wait says how long a response takes."""
     first, listed = contexts[0], tables[0].listed
-    is_send = listed.is_send
-    is_asked = is_send if among is None else is_send & among
-    asked = listed.sends if among is None else listed.part(is_asked)
-    places = np.flatnonzero(is_asked)
+    sends, places = listed.sends, np.flatnonzero(listed.is_send)
     margin = np.array([float(context.message.order_margin_micros) for context in contexts])
-    # Chances of all sends serve for some of them where these begin and end with the others: so do cells of plain curves.
-    has_all = among is None or _span(asked) == _span(listed.sends)
-    source = np.flatnonzero(is_send) if has_all else places
-    uplift = np.array([table.incremental_micros for table in tables]).take(source, axis=1)
+    uplift = np.array([table.incremental_micros for table in tables]).take(places, axis=1)
     uplift /= np.maximum(margin, 1.0)[:, None]
     click = plain_click(uplift)
-    if has_all and among is not None:
-        kept = is_asked[is_send]
-        uplift, click = uplift[:, kept], click[:, kept]
+    told = (rules.channels, rules.cascade)
+    key = (*map(id, told), first.decide_time, first.message.expire_time)
+    _, how, ready = sends.once(
+        key, lambda: (told, *_lags(first, rules, sends))
+    )  # kept, so that no others have their identity
+    if among is not None:  # in the same cells as all sends, so that some are worth no more than all
+        kept = among[listed.is_send]
+        uplift, click, places, ready = uplift[:, kept], click[:, kept], places[kept], ready[kept]
+        how = _some_lags(how, kept)
     price = np.array([table.shadow_price for table in tables]).take(places, axis=1)
     price += 1
     price *= np.array([table.price_micros for table in tables]).take(places, axis=1)
-    told = (rules.channels, rules.cascade)
-    key = (*map(id, told), first.decide_time, first.message.expire_time)
-    _, how, ready = asked.once(
-        key, lambda: (told, *_lags(first, rules, asked))
-    )  # kept, so that no others have their identity
     return value_campaign(
         Campaign(
             how=how,
@@ -424,7 +420,7 @@ def _plain_cascades(
             price=price,
             margin=margin,
             harm_micros=rules.harm.unsubscribe,
-            is_free=None if is_free is None else _free_sends(is_free, listed, asked),
+            is_free=None if is_free is None else np.array(is_free).take(places, axis=1),
         )
     )
 
@@ -436,14 +432,10 @@ def _lags(context: Context, rules: Rules, sends: Actions) -> tuple[PlainLags, ND
     return how, how.ready(_least_wait(rules))
 
 
-def _free_sends(is_free: Sequence[NDArray[np.bool_]], listed: Actions, asked: Actions) -> NDArray[np.bool_] | None:
-    """Return which of the sends are free for each customer, shape (k, m); None where for one of them these begin or end otherwise, so that their cells would be others."""
-    free = np.array(is_free)
-    free &= listed.is_send
-    parts = {mask.tobytes(): mask for mask in free}.values()
-    if any(_span(listed.part(mask)) != _span(asked) for mask in parts):
-        return None
-    return free.take(np.flatnonzero(listed.is_send), axis=1)
+def _some_lags(how: PlainLags, kept: NDArray[np.bool_]) -> PlainLags:
+    """Return the same of the sends that are kept."""
+    channel = tuple(compress(how.channel, kept.tolist()))
+    return replace(how, channel=channel, start=how.start[kept], row=how.row[kept], number=how.number[kept])
 
 
 def _least_wait(rules: Rules) -> int:
@@ -452,12 +444,6 @@ def _least_wait(rules: Rules) -> int:
 
 def _steps_left(context: Context, rules: Rules) -> int:
     return max_steps(context, rules) - context.step + 1
-
-
-def _span(sends: Actions) -> tuple[float, float] | None:
-    """Return when the first and the last of these sends are made, on which cells of plain curves hang."""
-    hours = [hour for _, hour in sends.timed]
-    return sends.once("span", lambda: (min(hours), max(hours))) if hours else None
 
 
 def _plan_micros(table: ActionTable, cascades: CascadeValues) -> FloatArray:

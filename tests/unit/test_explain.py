@@ -1,7 +1,7 @@
 """Why this decision: sentences for people."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from models.context import CascadeEnd, Context, Verdict
-from models.decide import Choice, Decision, Distribution, decide, end_cascade
+from models.decide import Choice, Decision, Distribution, Evaluation, best_cascades, decide, end_cascade, evaluate
 from models.explain import explain
 from models.rules import Holdout, Rules
 from tests.unit.examples import CONTEXT, RUBLE, RULES, at, bundle_of, table_of, with_channels, with_message
@@ -191,6 +191,22 @@ def test_free_only_value_is_that_of_a_caller_without_paid_channels() -> None:
     assert without.distribution is not None
     assert with_sms.choice.free_only_micros == pytest.approx(without.distribution.table.plan_micros.max())
     assert without.choice.free_only_micros == pytest.approx(without.distribution.table.plan_micros.max())
+
+
+def test_some_sends_alone_are_worth_no_more_than_with_the_others() -> None:
+    """Whichever sends are left, the free ones or any, none is worth more than with all; messages that live for weeks are no exception."""
+    message = replace(CONTEXT.message, expire_time=CONTEXT.message.earliest_time + timedelta(days=20))
+    rules = replace(LONG, timing=replace(LONG.timing, horizon_hours=9 * 24))
+    context = replace(with_channels("push", "email", "sms"), message=message)
+    found = evaluate(context, rules, BUNDLE)
+    assert isinstance(found, Evaluation)
+    table = found.planned
+    values = best_cascades(context, rules, table).value
+    random = np.random.default_rng(0)
+
+    for _ in range(50):
+        kept = table.listed.is_send & (random.random(len(table.actions)) < 0.3)
+        assert np.all(best_cascades(context, rules, table, kept).value <= values[kept[table.listed.is_send]])
 
 
 def test_planned_steps_are_told_with_time_price_and_worth() -> None:

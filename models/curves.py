@@ -568,9 +568,9 @@ class FunnelModel:
         """Return what the stages say of each channel of each customer, and P(order) without a send by customer."""
         matrix = self._encoder.encode_channels(contexts, [tuple(frame.place) for frame in frames])
         counts = [len(frame.rows) for frame in frames]
-        rows = np.concatenate([frame.rows for frame in frames])
-        tables = self._tables.weights[:, :, np.append(rows, [-1] * len(frames))]
-        linear = np.einsum("nf,fsn->sn", self._design.base(matrix), tables)
+        every = np.concatenate([*(frame.rows for frame in frames), np.full(len(frames), -1)])
+        rows = every[: -len(frames)]
+        linear = np.einsum("nf,fsn->sn", self._design.base(matrix), self._tables.weights[:, :, every])
         of_channels, of_contexts = slice(len(rows)), slice(len(rows), None)
         notice, click, order, organic, leave = (
             linear[i, mine] + self._trees(stage, matrix[mine])
@@ -613,6 +613,8 @@ class FunnelModel:
     ) -> tuple[FloatArray, FloatArray]:
         """Return the weights of the nodes given what came of the sends that were noticed, with factors and by the bundle alone, shape (k, Z)."""
         weights = np.tile(_FIRST_WEIGHTS, (len(asked), 1))
+        if not any(one.made for one in asked):
+            return weights, weights
         weights_alone = weights.copy()
         row = 0
         for i, (one, frame) in enumerate(zip(asked, frames, strict=True)):
@@ -645,20 +647,29 @@ class FunnelModel:
         """Return by what the hazard of channels is multiplied in each hour of their customers' grids, shape (n, H)."""
         zones = [context.customer.time_zone for context in contexts]
         grids = [frame.grid for frame in frames]
-        week = np.array([_local_hours(g.origin, g.hours, where) for g, where in zip(grids, zones, strict=True)])
+        weeks = [_local_hours(g.origin, g.hours, where) for g, where in zip(grids, zones, strict=True)]
         rhythm = self._log_rhythms([context.customer.active_hours for context in contexts], zones)
-        rhythm = rhythm[np.arange(len(week))[:, None], week]
-        found: FloatArray = self._tables.power[rows, None] * rhythm[owner]
-        found += self._tables.log_week[rows[:, None], week[owner]]
-        return np.exp(found, out=found)
+        week = weeks[0] if all(it is weeks[0] for it in weeks) else np.array(weeks)
+        if week.ndim == 1:
+            by_customer, log_week = rhythm[:, week], self._tables.log_week[rows[:, None], week]
+        else:
+            by_customer = rhythm[np.arange(len(weeks))[:, None], week]
+            log_week = self._tables.log_week[rows[:, None], week[owner]]
+        log_week += self._tables.power[rows, None] * (by_customer if len(weeks) == 1 else by_customer[owner])
+        found: FloatArray = np.exp(log_week, out=log_week)
+        return found
 
     def _log_rhythms(self, active: Sequence[Sequence[int]], zones: Sequence[str]) -> FloatArray:
         """Return the logs of customers' rhythms, shape (k, 168)."""
-        found = np.repeat(self._log_usual[None], len(active), axis=0)
         known = [place for place, hours in enumerate(active) if len(hours)]
-        if known:
-            counts = count_weeks([active[place] for place in known], [zones[place] for place in known])
-            found[known] = np.log(self._rhythms.of(counts[:, None])[:, 0])
+        if not known:
+            return np.repeat(self._log_usual[None], len(active), axis=0)
+        counts = count_weeks([active[place] for place in known], [zones[place] for place in known])
+        log_rhythms = np.log(self._rhythms.of(counts[:, None])[:, 0])
+        if len(known) == len(active):
+            return log_rhythms
+        found = np.repeat(self._log_usual[None], len(active), axis=0)
+        found[known] = log_rhythms
         return found
 
     def _click_and_order(

@@ -105,6 +105,8 @@ def count_week(hours: Sequence[int], time_zone: str) -> FloatArray:
 
 def count_weeks(hours: Sequence[Sequence[int]], time_zones: Sequence[str]) -> FloatArray:
     """Do the same for several customers, each with a zone of their own, shape (k, 168)."""
+    if len(hours) == 1:
+        return count_week(hours[0], time_zones[0])[None]
     found = np.zeros(len(hours) * WEEK)
     for where in {zone_name for of_one, zone_name in zip(hours, time_zones, strict=True) if len(of_one)}:
         mine = [place for place, zone_name in enumerate(time_zones) if zone_name == where]

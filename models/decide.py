@@ -20,7 +20,7 @@ from models.context import CascadeEnd, Context, DegradedCause, Mode, Reason, Ver
 from models.correction import Forecast
 from models.curves import PlainLags, Room, plain_click, plain_lags
 from models.eligibility import Eligibility, EligibleChannel, Slot, Suppressed, find_eligible, free_first
-from models.planner import Campaign, CampaignValues, CascadeValues, Prices, value_campaign, value_cascades
+from models.planner import Campaign, CampaignValues, CascadeValues, Prices, value_campaign, value_with_free
 from models.policies import RuleCascade, draw, explore, make_policy
 from models.rules import Rules
 from models.slate import Action, Actions
@@ -348,7 +348,8 @@ def _cascades_each(
     for alike in _by(range(len(tables)), key):
         first = alike[0]
         if tables[first].curves is not None:
-            found[first] = (_drawn_cascades(contexts[first], rules, tables[first], masks[first]), None)
+            mine = None if is_free is None else is_free[first]
+            found[first] = _drawn_cascades(contexts[first], rules, tables[first], masks[first], mine)
         else:
             chosen = [contexts[place] for place in alike]
             free = None if is_free is None else [is_free[place] for place in alike]
@@ -364,9 +365,13 @@ def _is_free(table: ActionTable) -> NDArray[np.bool_]:
 
 
 def _drawn_cascades(
-    context: Context, rules: Rules, table: ActionTable, among: NDArray[np.bool_] | None
-) -> CascadeValues:
-    """Return the best cascades by the curves that the model draws."""
+    context: Context,
+    rules: Rules,
+    table: ActionTable,
+    among: NDArray[np.bool_] | None,
+    is_free: NDArray[np.bool_] | None,
+) -> tuple[CascadeValues, float | None]:
+    """Return the best cascades by the curves that the model draws, and what the best free one is worth, where that is asked and found on the way."""
     is_send, curves = table.listed.is_send, table.curves
     assert curves is not None  # else there are plain ones
     is_asked = is_send if among is None else is_send & among
@@ -378,7 +383,8 @@ def _drawn_cascades(
     )
     steps, is_strict = _steps_left(context, rules), free_first(context, rules) == "strict"
     with Room.lent() as room:
-        return value_cascades(curves.drawn(room), prices, steps, is_strict=is_strict)
+        free = None if is_free is None else is_free[is_asked]
+        return value_with_free(curves.drawn(room), prices, steps, free, is_strict=is_strict)
 
 
 def _plain_cascades(

@@ -97,10 +97,17 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
 
     `is_strict` says that paid sends wait for free ones: one may be step d + 1 only if at most d free channels are eligible.
     """
+    return value_with_free(curves, prices, steps_left, None, is_strict=is_strict)[0]
+
+
+def value_with_free(
+    curves: Curves, prices: Prices, steps_left: int, is_free: BoolArray | None, *, is_strict: bool = False
+) -> tuple[CascadeValues, float | None]:
+    """Do the same, and tell what the best of the sends that are free, shape (m,), is worth with such alone after it; None where nobody asks, or it is not found on the way."""
     m = len(curves.channel)
     if m == 0:
         empty, nothing = np.zeros(0), np.zeros(0, dtype=np.intp)
-        return CascadeValues(alone=empty, pair=empty, value=empty, second=nothing, third=nothing)
+        return CascadeValues(alone=empty, pair=empty, value=empty, second=nothing, third=nothing), None
     number = {name: i for i, name in enumerate(dict.fromkeys(curves.channel))}
     channel = np.array([number[name] for name in curves.channel], dtype=np.intp)
     free = len(set(channel[~prices.is_paid].tolist()))
@@ -119,7 +126,14 @@ def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict
         shapes=curves.shapes,
         weights=curves.weights,
     )
-    return best_by_kernel(case) or best_by_products(case)
+    library = _kernel()
+    if library is None or case.before.shape[1] > _MOST_NODES:
+        return best_by_products(case), None
+    if is_free is None:
+        return _best_by(library, case), None
+    told, free_most = np.ascontiguousarray(is_free, np.bool_), np.empty(1)
+    values = _best_by(library, case, (compiled.address(told), compiled.address(free_most)))
+    return values, float(free_most[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +190,7 @@ def best_by_kernel(case: Case) -> CascadeValues | None:
     return None if library is None or case.before.shape[1] > _MOST_NODES else _best_by(library, case)
 
 
-def _best_by(library: Any, case: Case) -> CascadeValues:
+def _best_by(library: Any, case: Case, free: tuple[int, int] = (0, 0)) -> CascadeValues:
     m, nodes, cells = case.before.shape
     weights = np.ones(nodes) if case.weights is None else case.weights
     floats = [np.ascontiguousarray(array, np.float64) for array in (case.net, case.before, case.pending, weights)]
@@ -188,7 +202,7 @@ def _best_by(library: Any, case: Case) -> CascadeValues:
     counts = (m, nodes, cells, case.steps)
     shaped = _told_of_shapes(case.shapes)
     problem = _Problem(
-        *counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results, 0, 0
+        *counts, case.closed_second, case.closed_third, *map(compiled.address, told), *shaped, *results, *free
     )
     if library.plan(ctypes.addressof(problem)):
         raise MemoryError("there is no memory for a plan")

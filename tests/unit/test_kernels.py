@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models import compiled, curves, planner, policies
 from models.curves import Curves, curves_of_click, plain_click, plain_curves, plain_lags
-from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades
+from models.planner import Campaign, CascadeValues, Prices, value_campaign, value_cascades, value_with_free
 from tests.benchmarks.planning import CHANNELS, NOW, PRICES, make_context, make_funnel
 from tests.unit.test_planner import some_cases
 
@@ -70,6 +70,20 @@ def test_the_compiled_planner_finds_the_same_to_the_bit(
 def test_the_compiled_planner_plans_real_curves_to_the_bit(hours: int, seed: int, is_strict: bool) -> None:
     """Ninety-six sends as a bundle draws them are planned alike."""
     assert_same(*both(drawn(hours, seed), is_strict=is_strict))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_free_sends_of_real_curves_are_planned_on_the_way(seed: int, is_strict: bool) -> None:
+    """What the best free send is worth with free ones after it is what planning these alone says, to the bit."""
+    found, prices = drawn(48, seed)
+    free = ~prices.is_paid
+
+    values, most = value_with_free(found, prices, 3, free, is_strict=is_strict)
+
+    part = Prices(micros=prices.micros[free], is_paid=prices.is_paid[free], ready=prices.ready[free])
+    assert most == value_cascades(found.keep(free), part, 3, is_strict=is_strict).value.max()
+    assert_same(values, value_cascades(found, prices, 3, is_strict=is_strict))
 
 
 def test_of_sends_that_are_worth_the_same_the_first_is_planned() -> None:

@@ -75,6 +75,7 @@ typedef struct {
     const int64_t *start, *ready;  /* cells, by send */
     const int64_t *channel;        /* by send */
     const uint8_t *is_paid;
+    const uint8_t *is_later;       /* by send, whether it may be a step after the first */
     int64_t shapes;                /* how many lags sends have in common; 0 where their curves are of no such shape */
     const int64_t *shape;          /* by send; sends of one shape start alike */
     const double *lag;             /* shares of the reactions by shape and cell */
@@ -275,7 +276,7 @@ INLINE int is_better(double value, int64_t send, const Best *than) {
 }
 
 INLINE int may_follow(const Problem *p, int64_t a, int64_t b, int64_t is_closed) {
-    return (p->channel[a] != p->channel[b]) & (p->start[b] >= p->ready[a]) & !(is_closed & p->is_paid[b]);
+    return (p->channel[a] != p->channel[b]) & (p->start[b] >= p->ready[a]) & (p->is_later[b] != 0) & !(is_closed & p->is_paid[b]);
 }
 
 /* Whether a send may come after `first`, or where `then` is a send, after both. */
@@ -855,7 +856,7 @@ static int open_desk(Desk *desk, const Problem *p) {
     return 1;
 }
 
-int plan_format(void) { return 5; }
+int plan_format(void) { return 6; }
 
 /* Returns 0, and 1 where there is no memory. */
 int plan(const Problem *p) {

@@ -9,7 +9,8 @@ both of send a as if alone (models.curves), a set of sends A is worth
 because given the node the sends are independent up to the first reaction, which ends the message. So waiting has its price (relevance is lost)
 and its worth (who reacts is not paid for, who noticed and did nothing is known to care less), and the best wait is that of the best sequence. What
 was made before enters as one more send without a price. The value of a first send is that of the best of all cascades of up to three that begin with it; of
-cascades worth the same that whose second send comes first among the sends, then that whose third does. So whoever takes sends away never raises a value.
+cascades worth the same that whose second send comes first among the sends, then that whose third does. Of a channel with many slots, later steps are among some of them
+(`later_steps`). So whoever takes a channel away never raises a value.
 
 Prices are taken off where they are paid, N_a = X_a - price at the cell of the start, and sets grow send by send: with E = what was made before
 and P = 1 of the empty set,
@@ -47,8 +48,12 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 LOOK_AHEAD = 3
+MOST_SLOTS = 16
+"""Slots of a channel among all of which later steps are sought."""
+SPREAD_SLOTS = 8
+"""Slots of a channel that has more, among which they are. A later step is decided anew when its time comes, with slots laid anew."""
 _NEVER = -np.inf
-_FORMAT = 5
+_FORMAT = 6
 """Of plan.c's arguments; both files change it together."""
 _MOST_NODES, _MOST_PLAIN_NODES = 15, 3
 """That plan.c has room for."""
@@ -92,6 +97,22 @@ class CascadeValues:
         return tuple(float(value[place]) for value in values[: 1 + len(self.following(place))])
 
 
+def later_steps(channel: IntArray, start: IntArray) -> BoolArray:
+    """Return which sends may be steps after the first, shape (m,): all of a channel with at most MOST_SLOTS, else SPREAD_SLOTS, spread evenly over its starts.
+
+    A channel's own starts alone decide, so that with one channel less no more is to choose from. `channel` has numbers from 0.
+    """
+    count = np.bincount(channel)
+    if count.max() <= MOST_SLOTS:
+        return np.ones(len(channel), dtype=np.bool_)
+    order = np.lexsort((start, channel))
+    rank = np.empty(len(channel), dtype=np.intp)
+    rank[order] = np.arange(len(channel)) - (np.cumsum(count) - count)[channel[order]]
+    of_all = count[channel]
+    is_one = rank * SPREAD_SLOTS // of_all > (rank - 1) * SPREAD_SLOTS // of_all
+    return np.asarray(is_one | (of_all <= MOST_SLOTS))
+
+
 def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict: bool = False) -> CascadeValues:
     """Value every send as the first of a cascade of at most `steps_left` steps.
 
@@ -120,6 +141,7 @@ def value_with_free(
         channel=channel,
         channels=len(number),
         is_paid=prices.is_paid,
+        is_later=later_steps(channel, curves.start),
         steps=steps_left,
         closed_second=is_strict and free > 1,
         closed_third=is_strict and free > LOOK_AHEAD - 1,
@@ -152,6 +174,8 @@ class Case:
     """Numbers from 0."""
     channels: int
     is_paid: BoolArray
+    is_later: BoolArray
+    """Whether each send may be a step after the first."""
     steps: int
     closed_second: bool
     """Whether no paid send may be the second step."""
@@ -164,7 +188,7 @@ class Case:
     @property
     def may_follow(self) -> BoolArray:
         """Return which sends may come after which, but for the order of paid ones, shape (m, m)."""
-        found: BoolArray = (self.channel[:, None] != self.channel) & (self.start >= self.ready[:, None])
+        found: BoolArray = (self.channel[:, None] != self.channel) & (self.start >= self.ready[:, None]) & self.is_later
         return found
 
 
@@ -174,7 +198,7 @@ class _Problem(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("sends", "nodes", "cells", "steps", "closed_second", "closed_third")),
         *((name, ctypes.c_void_p) for name in ("net", "before", "pending", "weights")),
-        *((name, ctypes.c_void_p) for name in ("start", "ready", "channel", "is_paid")),
+        *((name, ctypes.c_void_p) for name in ("start", "ready", "channel", "is_paid", "is_later")),
         ("shapes", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("shape", "lag")),
         ("kinds", ctypes.c_int64),
@@ -195,7 +219,7 @@ def _best_by(library: Any, case: Case, free: tuple[int, int] = (0, 0)) -> Cascad
     weights = np.ones(nodes) if case.weights is None else case.weights
     floats = [np.ascontiguousarray(array, np.float64) for array in (case.net, case.before, case.pending, weights)]
     numbers = [np.ascontiguousarray(array, np.int64) for array in (case.start, case.ready, case.channel)]
-    told = (*floats, *numbers, np.ascontiguousarray(case.is_paid, np.bool_))
+    told = (*floats, *numbers, *(np.ascontiguousarray(asked, np.bool_) for asked in (case.is_paid, case.is_later)))
     worth, steps = np.empty((3, m)), np.empty((2, m), dtype=np.int64)
     first, then = compiled.address(worth), compiled.address(steps)
     results = (first, first + 8 * m, first + 16 * m, then, then + 8 * m)
@@ -276,7 +300,8 @@ def _campaign_by_kernel(library: Any, campaign: Campaign) -> CampaignValues:
     free_most, is_free = np.empty(customers), campaign.is_free
     asked = (0, 0) if is_free is None else (compiled.address(is_free), compiled.address(free_most))
     first, then, size = compiled.address(worth), compiled.address(steps), 8 * customers * m
-    shared = (np.zeros((nodes, cells)), NODE_WEIGHTS, how.start, campaign.ready, how.number, campaign.is_paid)
+    is_later = later_steps(how.number, how.start)
+    shared = (np.zeros((nodes, cells)), NODE_WEIGHTS, how.start, campaign.ready, how.number, campaign.is_paid, is_later)
     problem = _Problem(
         *(m, nodes, cells, campaign.steps, free > 1, free > LOOK_AHEAD - 1),
         *(0, 0, *map(compiled.address, shared)),
@@ -340,6 +365,7 @@ def _trial() -> Case:
         channel=channel,
         channels=4,
         is_paid=channel == 0,
+        is_later=np.arange(m) % 7 > 0,
         steps=LOOK_AHEAD,
         closed_second=False,
         closed_third=False,

@@ -43,7 +43,7 @@ def drawn(hours: int, seed: int) -> tuple[Curves, Prices]:
     return found, Prices(micros=price, is_paid=price > 0, ready=found.ready(1))
 
 
-@pytest.mark.parametrize(("name", "form"), [("walk", 2), ("plan", 5), ("curves", 2), ("draw", 1)])
+@pytest.mark.parametrize(("name", "form"), [("walk", 2), ("plan", 6), ("curves", 2), ("draw", 1)])
 def test_each_kernel_is_compiled(name: str, form: int) -> None:
     """Tests run with every kernel that has a file."""
     assert compiled.load(name, form) is not None

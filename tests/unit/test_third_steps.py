@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.curves import Curves, plain_curves
-from models.planner import Prices, value_cascades
+from models.planner import MOST_SLOTS, SPREAD_SLOTS, Prices, later_steps, value_cascades
 from tests.benchmarks.planning import NOW, make_context
 from tests.unit.test_planner import Plan, by_reference, curves_of
 
@@ -32,7 +32,7 @@ def exhaustive(curves: Curves, prices: Prices, *, is_strict: bool) -> FloatArray
     names = np.array(curves.channel)
     free = len(set(names[~prices.is_paid].tolist()))
     apart = names[:, None] != names
-    follows = apart & (curves.start >= prices.ready[:, None])
+    follows = apart & (curves.start >= prices.ready[:, None]) & later_steps(numbers(curves), curves.start)
     seconds = follows & ~(prices.is_paid & is_strict & (free > 1))
     thirds = follows & ~(prices.is_paid & is_strict & (free > 2))
     nothing = curves.pending_worth.sum()
@@ -47,13 +47,20 @@ def exhaustive(curves: Curves, prices: Prices, *, is_strict: bool) -> FloatArray
     return values
 
 
-def plain(seed: int, waits: list[float], uplift: tuple[float, float], hours: int) -> tuple[Curves, Prices]:
-    """Return forty sends of a model that knows the uplift alone; what is paid about what a paid third step earns."""
+def numbers(curves: Curves) -> NDArray[np.intp]:
+    """Return the number of each send's channel."""
+    return np.array([CHANNELS.index(channel) for channel in curves.channel], dtype=np.intp)
+
+
+def plain(
+    seed: int, waits: list[float], uplift: tuple[float, float], hours: int, slots: int = 8
+) -> tuple[Curves, Prices]:
+    """Return sends of a model that knows the uplift alone, so many through each of five channels; what is paid about what a paid third step earns."""
     rng = np.random.default_rng(seed)
     sends = [
         (channel, NOW.timestamp() / 3600 + float(after))
         for channel in CHANNELS
-        for after in [0.0, *rng.uniform(0, hours - 2, 6), hours - 2]
+        for after in [0.0, *rng.uniform(0, hours - 2, slots - 2), hours - 2]
     ]
     names = [channel for channel, _ in sends]
     wait = np.array([waits[CHANNELS.index(name)] for name in names])
@@ -114,6 +121,24 @@ def test_the_best_third_step_of_drawn_curves_is_found(chance: float, nodes: int)
         assert_nothing_is_left_out(drawn(seed, chance, nodes), is_strict=seed == 0)
 
 
+@pytest.mark.parametrize("uplift", UPLIFTS.values(), ids=UPLIFTS)
+def test_of_many_slots_the_best_later_steps_are_found_among_some(uplift: tuple[float, float]) -> None:
+    """Where a channel has more slots than are all looked at, both planners find the best cascade whose later steps are among those that are."""
+    case = plain(1, WAITS["two ways"], uplift, 48, slots=MOST_SLOTS + 1)
+    assert_nothing_is_left_out(case, is_strict=False)
+
+
+def test_later_steps_are_spread_over_a_channel_with_many_slots() -> None:
+    """A channel with many slots keeps some, evenly over its starts and the first among them; one with few keeps all, whatever others have."""
+    channel = np.array([0] * 40 + [1] * MOST_SLOTS)
+    start = np.array([*range(39, -1, -1), *range(MOST_SLOTS)])
+
+    found = later_steps(channel, start)
+
+    assert sorted(start[:40][found[:40]]) == list(range(0, 40, 40 // SPREAD_SLOTS))
+    assert found[40:].all()
+
+
 @pytest.mark.parametrize("plan", [value_cascades, by_reference])
 def test_a_third_step_that_ends_harm_is_found(plan: Plan) -> None:
     """A send that earns nothing is worth sending where a reaction to it spares what the second would do late."""
@@ -129,11 +154,12 @@ def test_a_third_step_that_ends_harm_is_found(plan: Plan) -> None:
     assert found.following(0) == (2, 3)
 
 
+@pytest.mark.parametrize("slots", [8, 2 * MOST_SLOTS])
 @pytest.mark.parametrize("uplift", UPLIFTS.values(), ids=UPLIFTS)
 @pytest.mark.parametrize("waits", WAITS.values(), ids=WAITS)
-def test_no_first_send_gains_by_a_channel_less(waits: list[float], uplift: tuple[float, float]) -> None:
-    """Of forty sends, whichever channel is taken away, no first send of the others is worth more, to the bit."""
-    curves, prices = plain(7, waits, uplift, 48)
+def test_no_first_send_gains_by_a_channel_less(waits: list[float], uplift: tuple[float, float], slots: int) -> None:
+    """With few slots or many, whichever channel is taken away, no first send of the others is worth more, to the bit."""
+    curves, prices = plain(7, waits, uplift, 48, slots)
     full = value_cascades(curves, prices, 3).value
     for gone in CHANNELS:
         kept = np.array([channel != gone for channel in curves.channel])

@@ -1308,7 +1308,6 @@ class PlainLags:
     kinds: int
     number: IntArray
     """Of each send that of its channel, from 0."""
-    channels: int
 
     def ready(self, wait_hours: int) -> IntArray:
         """Return the first cell that begins so many hours after that of each send; see `Curves.ready`."""
@@ -1326,7 +1325,6 @@ def plain_lags(context: Context, sends: Sequence[tuple[str, float]], wait_hours:
     return PlainLags(
         channel=channel,
         number=np.array([places[name] for name in channel], dtype=np.intp),
-        channels=len(places),
         begin=grid.begin,
         start=start,
         lags=lags,

@@ -380,6 +380,7 @@ def _drawn_cascades(
         micros=(table.price_micros * (1 + table.shadow_price))[is_asked],
         is_paid=table.is_paid[is_asked],
         ready=curves.ready(_least_wait(rules)),
+        is_later=table.listed.is_later if among is None else table.listed.is_later[among[is_send]],
     )
     steps, is_strict = _steps_left(context, rules), free_first(context, rules) == "strict"
     with Room.lent() as room:
@@ -406,9 +407,18 @@ def _plain_cascades(
     _, how, ready = sends.once(
         key, lambda: (told, *_lags(first, rules, sends))
     )  # kept, so that no others have their identity
-    if among is not None:  # in the same cells as all sends, so that some are worth no more than all
+    is_later = listed.is_later
+    if (
+        among is not None
+    ):  # in the same cells as all sends, and with the same later steps, so that some are worth no more than all
         kept = among[listed.is_send]
-        uplift, click, places, ready = uplift[:, kept], click[:, kept], places[kept], ready[kept]
+        uplift, click, places, ready, is_later = (
+            uplift[:, kept],
+            click[:, kept],
+            places[kept],
+            ready[kept],
+            is_later[kept],
+        )
         how = _some_lags(how, kept)
     price = np.array([table.shadow_price for table in tables]).take(places, axis=1)
     price += 1
@@ -426,6 +436,7 @@ def _plain_cascades(
             price=price,
             margin=margin,
             harm_micros=rules.harm.unsubscribe,
+            is_later=is_later,
             is_free=None if is_free is None else np.array(is_free).take(places, axis=1),
         )
     )

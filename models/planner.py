@@ -10,7 +10,7 @@ because given the node the sends are independent up to the first reaction, which
 and its worth (who reacts is not paid for, who noticed and did nothing is known to care less), and the best wait is that of the best sequence. What
 was made before enters as one more send without a price. The value of a first send is that of the best of all cascades of up to three that begin with it; of
 cascades worth the same that whose second send comes first among the sends, then that whose third does. Of a channel with many slots, later steps are among some of them
-(`later_steps`). So whoever takes a channel away never raises a value.
+(`models.slate`). So whoever takes a channel away never raises a value.
 
 Prices are taken off where they are paid, N_a = X_a - price at the cell of the start, and sets grow send by send: with E = what was made before
 and P = 1 of the empty set,
@@ -48,10 +48,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 LOOK_AHEAD = 3
-MOST_SLOTS = 16
-"""Slots of a channel among all of which later steps are sought."""
-SPREAD_SLOTS = 8
-"""Slots of a channel that has more, among which they are. A later step is decided anew when its time comes, with slots laid anew."""
 _NEVER = -np.inf
 _FORMAT = 6
 """Of plan.c's arguments; both files change it together."""
@@ -74,6 +70,8 @@ class Prices:
     is_paid: NDArray[np.bool_]
     ready: IntArray
     """Cell from which a next step may follow each send."""
+    is_later: BoolArray | None = None
+    """Which sends may be steps after the first; all where it is None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +93,6 @@ class CascadeValues:
         """Return what the best cascade of this send is worth with its first step, with its first two, and so on."""
         values = (self.alone, self.pair, self.value)
         return tuple(float(value[place]) for value in values[: 1 + len(self.following(place))])
-
-
-def later_steps(channel: IntArray, start: IntArray) -> BoolArray:
-    """Return which sends may be steps after the first, shape (m,): all of a channel with at most MOST_SLOTS, else SPREAD_SLOTS, spread evenly over its starts.
-
-    A channel's own starts alone decide, so that with one channel less no more is to choose from. `channel` has numbers from 0.
-    """
-    count = np.bincount(channel)
-    if count.max() <= MOST_SLOTS:
-        return np.ones(len(channel), dtype=np.bool_)
-    order = np.lexsort((start, channel))
-    rank = np.empty(len(channel), dtype=np.intp)
-    rank[order] = np.arange(len(channel)) - (np.cumsum(count) - count)[channel[order]]
-    of_all = count[channel]
-    is_one = rank * SPREAD_SLOTS // of_all > (rank - 1) * SPREAD_SLOTS // of_all
-    return np.asarray(is_one | (of_all <= MOST_SLOTS))
 
 
 def value_cascades(curves: Curves, prices: Prices, steps_left: int, *, is_strict: bool = False) -> CascadeValues:
@@ -141,7 +123,7 @@ def value_with_free(
         channel=channel,
         channels=len(number),
         is_paid=prices.is_paid,
-        is_later=later_steps(channel, curves.start),
+        is_later=_or_all(prices.is_later, m),
         steps=steps_left,
         closed_second=is_strict and free > 1,
         closed_third=is_strict and free > LOOK_AHEAD - 1,
@@ -254,6 +236,8 @@ class Campaign:
     margin: FloatArray
     """Shape (k,)."""
     harm_micros: float
+    is_later: BoolArray | None = None
+    """As `Prices.is_later`."""
     is_free: BoolArray | None = None
     """Sends of which it is asked what the best of them is worth with such alone after it, shape (k, m); None where nobody asks."""
 
@@ -287,7 +271,9 @@ def value_campaign(campaign: Campaign) -> CampaignValues:
         curves = curves_of_click(
             campaign.how, campaign.click[i], campaign.uplift[i], campaign.p_unsubscribe[i], margin, campaign.harm_micros
         )
-        prices = Prices(micros=campaign.price[i], is_paid=campaign.is_paid, ready=campaign.ready)
+        prices = Prices(
+            micros=campaign.price[i], is_paid=campaign.is_paid, ready=campaign.ready, is_later=campaign.is_later
+        )
         found.append(value_cascades(curves, prices, campaign.steps, is_strict=campaign.is_strict))
     return CampaignValues(values=found, free_most=None)
 
@@ -300,7 +286,7 @@ def _campaign_by_kernel(library: Any, campaign: Campaign) -> CampaignValues:
     free_most, is_free = np.empty(customers), campaign.is_free
     asked = (0, 0) if is_free is None else (compiled.address(is_free), compiled.address(free_most))
     first, then, size = compiled.address(worth), compiled.address(steps), 8 * customers * m
-    is_later = later_steps(how.number, how.start)
+    is_later = _or_all(campaign.is_later, m)
     shared = (np.zeros((nodes, cells)), NODE_WEIGHTS, how.start, campaign.ready, how.number, campaign.is_paid, is_later)
     problem = _Problem(
         *(m, nodes, cells, campaign.steps, free > 1, free > LOOK_AHEAD - 1),
@@ -320,6 +306,10 @@ def _campaign_by_kernel(library: Any, campaign: Campaign) -> CampaignValues:
         for i in range(customers)
     ]
     return CampaignValues(values=values, free_most=None if is_free is None else free_most.tolist())
+
+
+def _or_all(asked: BoolArray | None, m: int) -> BoolArray:
+    return np.ones(m, dtype=np.bool_) if asked is None else np.ascontiguousarray(asked)
 
 
 def _told_of_shapes(shapes: Shapes | None) -> tuple[int, ...]:

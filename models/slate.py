@@ -19,6 +19,10 @@ IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 _MOST_KEPT = 64
 """Answers that one list of actions keeps: its customers' zones and the moments at which they are decided are few."""
+MOST_SLOTS = 16
+"""Slots of a channel among all of which later steps of a cascade are sought."""
+SPREAD_SLOTS = 8
+"""Slots of a channel that has more, among which they are. A later step is decided anew when its time comes, with slots laid anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,23 @@ class Actions(tuple[Action, ...]):
         """The number of each action's channel among the names, shape (n,)."""
         number = {name: place for place, name in enumerate(self.names)}
         return _shared(np.array([number[action.channel] for action in self], dtype=np.intp))
+
+    @cached_property
+    def is_later(self) -> BoolArray:
+        """Which sends may be later steps, shape (m,): all of a channel with at most MOST_SLOTS, else SPREAD_SLOTS, spread evenly over its slots and the first among them.
+
+        A channel's own slots alone decide, so that with one channel less there is no more to choose from.
+        """
+        channel = self.sends.channel
+        count = np.bincount(channel) if len(channel) else np.zeros(1, dtype=np.intp)
+        if count.max() <= MOST_SLOTS:
+            return _shared(np.ones(len(channel), dtype=np.bool_))
+        order = np.lexsort((np.array([hour for _, hour in self.timed]), channel))
+        rank = np.empty(len(channel), dtype=np.intp)
+        rank[order] = np.arange(len(channel)) - (np.cumsum(count) - count)[channel[order]]
+        of_all = count[channel]
+        is_one = rank * SPREAD_SLOTS // of_all > (rank - 1) * SPREAD_SLOTS // of_all
+        return _shared(np.asarray(is_one | (of_all <= MOST_SLOTS)))
 
     @cached_property
     def moments(self) -> tuple[tuple[datetime | None, ...], IntArray]:

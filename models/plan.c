@@ -89,6 +89,7 @@ typedef struct {
 } Problem;
 
 typedef struct {
+    int64_t is_first;              /* whether it may be a first step alone */
     int64_t channel, start, send;
 } Key;
 
@@ -109,7 +110,8 @@ typedef struct {
     const Problem *p;
     int64_t blocks;                /* vectors to a cell */
     int64_t channels, rows;        /* how many rows of bounds a set has */
-    Key *order;                    /* the sends by channel and start */
+    Key *order;                    /* the sends that may be later steps by channel and start, then the others */
+    int64_t later;                 /* how many may be later steps */
     int64_t *first;                /* by channel and cell, the place in order of the channel's first send that starts there or later; of one more channel, the end */
     int64_t *row;                  /* by place in order, which row of bounds is the send's: that of its start, and of its kind of lags */
     double *fall;                  /* d by kind and cell */
@@ -597,6 +599,7 @@ INLINE void plan_each(Plan *plan, Set *sets, const Form form) {
 
 static int by_channel_and_start(const void *one, const void *two) {
     const Key *a = one, *b = two;
+    if (a->is_first != b->is_first) return a->is_first < b->is_first ? -1 : 1;
     if (a->channel != b->channel) return a->channel < b->channel ? -1 : 1;
     if (a->start != b->start) return a->start < b->start ? -1 : 1;
     return a->send < b->send ? -1 : a->send > b->send;
@@ -607,22 +610,23 @@ static void put_in_order(Plan *plan) {
     const Problem *p = plan->p;
     int is_in_order = 1;
     for (int64_t i = 0; i < p->sends; i++) {
-        plan->order[i] = (Key){p->channel[i], p->start[i], i};
+        plan->order[i] = (Key){!p->is_later[i], p->channel[i], p->start[i], i};
+        plan->later += p->is_later[i] != 0;
         is_in_order &= i == 0 || by_channel_and_start(plan->order + i - 1, plan->order + i) < 0;
     }
     if (!is_in_order) qsort(plan->order, p->sends, sizeof(Key), by_channel_and_start);
     int64_t begin = 0;
-    plan->is_timely = 1;
     for (int64_t channel = 0; channel <= plan->channels; channel++) {
         int64_t *first = plan->first + channel * (p->cells + 1), end = begin, i = begin;
-        while (end < p->sends && plan->order[end].channel == channel) end++;
+        while (end < plan->later && plan->order[end].channel == channel) end++;
         for (int64_t cell = 0; cell <= p->cells; cell++) {
             while (i < end && plan->order[i].start < cell) i++;
             first[cell] = i;
         }
-        for (int64_t k = begin; k < end; k++) plan->is_timely &= p->ready[plan->order[k].send] > p->start[plan->order[k].send];
         begin = end;
     }
+    plan->is_timely = 1;
+    for (int64_t i = 0; i < p->sends; i++) plan->is_timely &= p->ready[i] > p->start[i];
 }
 
 /* Work out what hangs on when sends are made alone. */
@@ -708,7 +712,7 @@ static void prepare_keeps(Plan *plan) {
     const int64_t blocks = plan->blocks, cells = p->cells;
     for (int64_t b = 0; b < blocks; b++) {
         Lanes least = (Lanes){0} + INFINITY;
-        for (int64_t i = 0; i < p->sends && p->shapes; i++) {
+        for (int64_t i = 0; i < plan->later && p->shapes; i++) {
             const Lanes reacts = -plan->parts[i * 2 * blocks + b], gains = plan->parts[(i * 2 + 1) * blocks + b], each = gains / reacts;
             least = EITHER((gains > 0) & (reacts > 0) & (each < least), each, least);
         }
@@ -717,7 +721,7 @@ static void prepare_keeps(Plan *plan) {
     plan->most_excess = 0;
     for (int64_t i = 0; i < p->sends; i++)
         if (plan->excess[i] > plan->most_excess) plan->most_excess = plan->excess[i];
-    for (int64_t i = 0; i < p->sends; i++) {
+    for (int64_t i = 0; i < plan->later; i++) {
         const int64_t send = plan->order[i].send, ready = earliest(p, send);
         Lanes *keeps = plan->keeps + i * 3 * blocks;
         double room = 3 * plan->most_excess;

@@ -80,9 +80,9 @@ bench-frames: $(VENV)/.dev
 bench-sharing: $(VENV)/.dev $(KERNELS)
 	$(PY) -m tests.benchmarks.sharing $(SHARING)
 
-## bench-quick: decisions and kernels alone, in under two minutes
+## bench-quick: decisions and kernels alone, one round, in under two minutes
 bench-quick: $(VENV)/.dev $(KERNELS)
-	$(PY) -m tests.benchmarks --rounds 2 --calls 100 --parts decisions curves kernels
+	$(PY) -m tests.benchmarks --rounds 1 --calls 100 --parts decisions curves kernels
 
 ## bench-growth: CPU per decision against candidates, trees, rules, customers and the log, with a plot
 bench-growth: $(VENV)/.dev $(KERNELS)

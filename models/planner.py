@@ -190,12 +190,6 @@ class _Problem(ctypes.Structure):
     )
 
 
-def best_by_kernel(case: Case) -> CascadeValues | None:
-    """Find the best cascades by plan.c; None where it was not compiled."""
-    library = _kernel()
-    return None if library is None or case.before.shape[1] > _MOST_NODES else _best_by(library, case)
-
-
 def _best_by(library: Any, case: Case, free: tuple[int, int] = (0, 0)) -> CascadeValues:
     m, nodes, cells = case.before.shape
     weights = np.ones(nodes) if case.weights is None else case.weights

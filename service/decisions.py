@@ -35,8 +35,8 @@ from service.variants import VariantBundles
 from service.version import VERSION
 
 _BATCH_THREADS = 32
-_READ_TOGETHER = 64
-"""People of a batch who are held, read and written at a time."""
+READ_TOGETHER = 64
+"""People of a batch, or calls of a round, who are held, read and written at a time."""
 _DECIDED_TOGETHER = 16
 """Of whom as many are decided before another call has its turn."""
 
@@ -201,8 +201,8 @@ class Decisions:
                 found = [error] * len(places)
             answers.update(zip(places, found, strict=True))
 
-        for first in range(0, len(groups), _READ_TOGETHER):
-            some = groups[first : first + _READ_TOGETHER]
+        for first in range(0, len(groups), READ_TOGETHER):
+            some = groups[first : first + READ_TOGETHER]
             if len(some) == 1:
                 run(some[0])
                 continue

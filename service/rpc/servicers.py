@@ -17,7 +17,7 @@ from service.budgets import Standing, change_amount, settle_expired, standings
 from service.bundles import BundleHolder
 from service.clock import Clock, Observe, ignore
 from service.customers import Customers
-from service.decisions import Answer, Decisions
+from service.decisions import READ_TOGETHER, Answer, Decisions
 from service.experiments import Experiments
 from service.gen.channelchoice.v1 import admin_service_pb2 as admin_pb
 from service.gen.channelchoice.v1 import admin_service_pb2_grpc as admin_grpc
@@ -53,8 +53,6 @@ from service.version import VERSION
 
 _log = get_logger(__name__)
 MAX_BATCH = 500
-_MOST_TOGETHER = 64
-"""Calls that are decided together."""
 MAX_OUTCOMES = 1000
 MAX_CUSTOMERS = 500
 _EXPERIMENT_STATES: dict[int, ExperimentState | None] = {
@@ -95,7 +93,7 @@ class ChannelChoiceServicer(choice_grpc.ChannelChoiceServiceServicer):
         self._observe = observe
         self._rules = rules
         self._clock = clock
-        self._rounds = Rounds(self.answer_each, _MOST_TOGETHER)
+        self._rounds = Rounds(self.answer_each, READ_TOGETHER)
 
     def close(self) -> None:
         """Wait for rounds that have begun, and tell of what was decided."""

@@ -276,7 +276,7 @@ class Reader:
     def find_request(self, request_id: str, step: int = 1) -> DecisionRow | None:
         return _decision_row(self._row("find_request", request_id=request_id, step=step))
 
-    def find_requests(self, request_ids: Sequence[str]) -> list[DecisionRow | None]:
+    def find_requests(self, request_ids: Iterable[str]) -> list[DecisionRow | None]:
         """Return the first step of each of these requests, in their order."""
         asked = [{"request_id": request_id, "step": 1} for request_id in request_ids]
         return [_decision_row(rows[0]) if rows else None for rows in self._cursor.rows_of_each("find_request", asked)]

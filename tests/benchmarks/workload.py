@@ -72,7 +72,7 @@ class World:
         """Return the contexts that the service decided these requests from, as its log has them."""
         store = Store(f"sqlite:///{self.database}")
         try:
-            rows = store.read(lambda reader: [reader.find_request(key) for key in request_ids])
+            rows = store.read(lambda reader: reader.find_requests(request_ids))
         finally:
             store.close()
         return [context_from_json(row.context) for row in rows if row is not None]
